@@ -1,0 +1,43 @@
+"""The quickstart: an IsoFLOP grid on the packaged Wikipedia text, and one larger run predicted
+before it.
+
+scaling quickstart                                        (or)
+scaling quickstart --config=configs/quickstart.py:tiny    (2 minutes, for a look; not a measurement)
+"""
+
+from ml_collections import ConfigDict
+
+from scaling.config import ConfigError, default
+from scaling.sweep.grid import isoflop
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The study; `arg` is "" or "tiny"."""
+    config = default()
+    study = config.study
+    study.name = "quickstart"
+    if arg == "tiny":
+        study.name = "quickstart-tiny"
+        study.budgets_flops = (2e10, 3.5e10, 6.1e10, 1.07e11)
+        study.widths = ((16, 24, 32, 40),) * 4
+        study.target_flops = 3.3e11
+        config.evaluate_every_steps = 100
+    elif arg == "":
+        study.budgets_flops = (2.5e11, 4.5e11, 8.1e11, 1.46e12)
+        study.widths = (
+            (24, 32, 40, 48, 56),
+            (32, 40, 48, 56, 64),
+            (32, 40, 48, 56, 64),
+            (40, 48, 56, 64, 72),
+        )
+        study.target_flops = 4.5e12
+    else:
+        raise ConfigError(
+            f"configs/quickstart.py has no variant {arg!r}; use configs/quickstart.py or :tiny"
+        )
+    return config
+
+
+def get_grid(config: ConfigDict) -> list[ConfigDict]:
+    """Every size at every budget."""
+    return isoflop(config)

@@ -1,0 +1,5 @@
+"""`python -m scaling <verb>`."""
+
+from scaling.cli import main
+
+main()

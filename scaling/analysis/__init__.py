@@ -1,0 +1,1 @@
+"""Laws fitted to records: the fit, the frontier, the plan for the next run, the report."""

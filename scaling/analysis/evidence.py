@@ -1,0 +1,168 @@
+"""What a work directory holds, read back: records, curves, law, plan, verdict, what was damaged."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from scaling import records
+
+T = TypeVar("T")
+
+REQUIRED = {
+    "law.json": ("law", "params", "convention", "diagnostics", "isoflop", "frontier"),
+    "plan.json": ("targets",),
+    "verdict.json": ("run_id", "flops", "predicted", "measured", "relative_error"),
+}
+
+
+class ReportError(ValueError):
+    """A work directory that a report cannot be made of."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Validation loss in nats per token against tokens seen, one run."""
+
+    tokens: tuple[float, ...]
+    loss: tuple[float, ...]
+
+
+class Run(NamedTuple):
+    """A finished run as the law sees it: counts in the law's convention, loss in nats per token."""
+
+    run_id: str
+    params: float
+    tokens: float
+    flops: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The contents of a work directory; `problems` tells what was damaged, and the remedy."""
+
+    records: tuple[records.Record, ...]
+    curves: Mapping[str, Curve]
+    unfinished: tuple[str, ...]
+    law: Mapping[str, Any] | None
+    plan: Mapping[str, Any] | None
+    verdict: Mapping[str, Any] | None
+    problems: tuple[str, ...]
+
+    @property
+    def convention(self) -> Mapping[str, str]:
+        """Which record fields the law counted with; the project's own if it names none."""
+        used = self.law["convention"] if self.law else {}
+        return {
+            name: used[name] if used.get(name) in records.NUMBERS else field
+            for name, field in records.RECORD_COLUMNS.items()
+        }
+
+    def measured(self) -> list[Run]:
+        """The runs that ended well with a size, a compute and a loss, smallest model first."""
+        fields = (self.convention["params"], "tokens", self.convention["flops"], "loss")
+        runs = []
+        for record in self.records:
+            params, tokens, flops, loss = (getattr(record, field) or 0 for field in fields)
+            if record.status == "ok" and min(params, tokens, flops, loss) > 0:
+                runs.append(Run(record.run_id, params, tokens, flops, loss))
+        return sorted(runs, key=lambda run: (run.params, run.flops))
+
+
+def read_evidence(workdir: str | Path) -> Evidence:
+    """Read a work directory; a file that is damaged becomes a line in `problems`, not a crash.
+
+    Raises:
+      ReportError: there is no folder `records` with at least one readable record in it.
+    """
+    workdir = Path(workdir)
+    problems: list[str] = []
+    paths = sorted((workdir / "records").glob("*.json"))
+    found = [_attempt(path, read=records.read, problems=problems) for path in paths]
+    readable = tuple(record for record in found if record is not None)
+    if not readable:
+        detail = "".join(f"; {problem}" for problem in problems)
+        raise ReportError(
+            f"{workdir / 'records'} holds no readable record; at least one is required{detail}; "
+            "train a run first, or name the work directory that has a folder `records` in it"
+        )
+    curves = {}
+    for path in sorted((workdir / "runs").glob("*/metrics.jsonl")):
+        curve = _attempt(path, read=_curve, problems=problems)
+        if curve is not None:
+            curves[path.parent.name] = curve
+    optional = {}
+    for name in REQUIRED:
+        path = workdir / name
+        optional[name] = (
+            _attempt(path, read=_document, problems=problems) if path.exists() else None
+        )
+    law, plan = optional["law.json"], optional["plan.json"]
+    if law and plan and (planned_with := plan.get("law", {}).get("sha256")):
+        stands = hashlib.sha256((workdir / "law.json").read_bytes()).hexdigest()
+        if stands != planned_with:
+            problems.append(
+                "law.json is not the one that plan.json was made with (their SHA-256 differ); "
+                "make the plan again before relying on it"
+            )
+    finished = {record.run_id for record in readable}
+    return Evidence(
+        records=readable,
+        curves=curves,
+        unfinished=tuple(run_id for run_id in curves if run_id not in finished),
+        law=law,
+        plan=plan,
+        verdict=optional["verdict.json"],
+        problems=tuple(problems),
+    )
+
+
+def _attempt(path: Path, *, read: Callable[[Path], T], problems: list[str]) -> T | None:
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        text = str(error).replace(str(path), "it")
+        problems.append(f"{path.parent.name}/{path.name} was left out: {text}")
+        return None
+
+
+def _strict(text: str) -> Any:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"it contains {constant}, which is not JSON; write null and a reason")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = _strict(path.read_text(encoding="utf-8"))
+    if not isinstance(document, dict) or document.get("schema") != records.SCHEMA:
+        raise ValueError(f"it is not a JSON object of schema {records.SCHEMA}; make it again")
+    missing = [key for key in REQUIRED[path.name] if document.get(key) is None]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}; make it again with this version")
+    return document
+
+
+def _curve(path: Path) -> Curve:
+    points: list[tuple[int, float, float]] = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = _strict(line)
+        except ValueError as error:
+            if number == len(lines):  # a run killed while it wrote; resuming writes the line again
+                break
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+            raise ValueError(f"line {number} is not an object with a whole number as its step")
+        step, tokens = entry["step"], entry.get("tokens")
+        loss = entry.get("eval/validation/loss")
+        # A resumed run repeats the steps after its checkpoint: what it wrote last counts.
+        while points and (points[-1][0] > step or (points[-1][0] == step and loss is not None)):
+            points.pop()
+        if isinstance(loss, int | float) and isinstance(tokens, int | float) and tokens > 0:
+            points.append((step, float(tokens), float(loss)))
+    return Curve(tokens=tuple(p[1] for p in points), loss=tuple(p[2] for p in points))

@@ -1,0 +1,412 @@
+"""`scaling <verb>`: parse, call one function, print. Heavy modules are imported by the verb that
+needs them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from scaling import __version__
+
+if TYPE_CHECKING:
+    from scaling.config import Study as Loaded
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+DESCRIPTION = """Scaling laws, closed: train a grid of models, fit the frontier, predict a larger
+run before training it, and check.
+
+  scaling quickstart                   the whole loop on packaged text, on 2 cores in minutes
+  scaling fit RUNS                     a law from anybody's runs
+  scaling plan law.json --flops=1e21   what to train next, and what it will score
+"""
+CONFIG_HELP = "a Python config file (it is run as code), with its argument after a colon"
+OVERRIDES = "override any key of the config with --config.KEY=VALUE, as in --config.seed=1"
+
+
+class Verb(NamedTuple):
+    """One verb: its line in the help, an example, its arguments, and what it does."""
+
+    summary: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one verb and exit: 0 done, 2 bad input (nothing overwritten), 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    rest, overrides = _split_overrides(arguments)
+    parser = _parser()
+    options = parser.parse_args(rest)
+    options.overrides = overrides
+    if overrides and "config" not in options:
+        parser.error(f"{options.verb} takes no config, found --config.{overrides[0]}")
+    try:
+        code = VERBS[options.verb].run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues where it was", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("SCALING_TRACEBACK"):
+            raise
+        print(f"scaling {options.verb}: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    sys.exit(code)
+
+
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    rest: list[str] = []
+    overrides: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        override = argument.removeprefix("--config.")
+        if "=" not in override:
+            override = f"{override}={next(waiting, '')}"
+        overrides.append(override)
+    return rest, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scaling",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"scaling {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        child = verbs.add_parser(
+            name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        verb.arguments(child)
+    return parser
+
+
+def _takes_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help=f"{CONFIG_HELP}; {OVERRIDES}"
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="where results go; the same again resumes",
+    )
+
+
+def _takes_quickstart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", default="configs/quickstart.py", metavar="FILE[:ARG]",
+        help=f"{CONFIG_HELP} (default configs/quickstart.py; "
+        f"configs/quickstart.py:tiny takes 2 minutes); {OVERRIDES}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workdir", type=Path, metavar="DIR",
+        help="where results go; the same again resumes (default runs/ and the study's name)",
+    )  # fmt: skip
+
+
+def _takes_workdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="the directory of a study")
+
+
+def _takes_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        type=Path,
+        metavar="RUNS",
+        help="a folder of records, a .json or .jsonl, or a CSV with columns params, tokens, loss (flops optional)",
+    )
+    parser.add_argument("--law", default="chinchilla", help="which law to fit (default chinchilla)")
+    parser.add_argument(
+        "--columns",
+        default="",
+        metavar="OURS=THEIRS,...",
+        help="names in the table, as in params=N,tokens=D,loss=final_loss",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples for the intervals (default 1000)",
+    )
+    parser.add_argument(
+        "--delta",
+        type=float,
+        metavar="DELTA",
+        help="threshold of the Huber loss (default: from the residuals)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where law.json goes (default: here)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a law.json that is there")
+
+
+def _takes_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("law", type=Path, metavar="LAW.json", help="a law that `scaling fit` wrote")
+    parser.add_argument(
+        "--flops",
+        required=True,
+        type=float,
+        action="append",
+        help="a budget; may be given several times",
+    )
+    parser.add_argument(
+        "--config",
+        default="configs/quickstart.py",
+        metavar="FILE[:ARG]",
+        help=f"the config whose overrides to write (default configs/quickstart.py); {OVERRIDES}",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write plan.json here (default: print only)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a plan.json that is there"
+    )
+
+
+def _takes_nothing(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    from scaling.config import load
+
+    loaded = load(options.config, options.overrides)
+    return _study(loaded, options.workdir or Path("runs") / loaded.config.study.name, whole=True)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from scaling.config import load
+
+    return _study(load(options.config, options.overrides), options.workdir, whole=False)
+
+
+def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
+    from rich.console import Console
+
+    from scaling.analysis.report import terminal_table
+    from scaling.config import ConfigError, plain
+    from scaling.run import Workshop, devices
+    from scaling.sweep.launch import launch
+    from scaling.sweep.study import study
+    from scaling.sweep.workdir import claim
+
+    if loaded.grid is None:
+        raise ConfigError(
+            "this config has no get_grid(config); use `scaling train` for a single run"
+        )
+    console = Console()
+    cells = loaded.grid(loaded.config)
+    console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
+    with claim(workdir, plain(loaded.config)):
+        if whole:
+            made = study(loaded.config, cells, workdir, console=console)
+        else:
+            launch(cells, Workshop(workdir), console=console)
+            made = []
+    console.print(terminal_table(workdir))
+    for name in (
+        "records",
+        "runs",
+        "law.json",
+        "plan.json",
+        "verdict.json",
+        "report.html",
+        "figures",
+    ):
+        if (workdir / name).exists():
+            console.print(f"  {workdir / name}", highlight=False, soft_wrap=True)
+    if whole and not made:
+        console.print("complete already; nothing was changed", highlight=False)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from scaling.config import cell_of, load, plain
+    from scaling.run import Workshop, devices
+    from scaling.sweep.launch import launch
+    from scaling.sweep.workdir import claim
+
+    console = Console()
+    cell = cell_of(load(options.config, options.overrides).config)
+    console.print(f"one run on {devices()}; work directory {options.workdir}", highlight=False)
+    with claim(options.workdir, plain(cell)):
+        [record] = launch([cell], Workshop(options.workdir), console=console)
+    console.print(
+        f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
+    )
+    return 0 if record.status == "ok" else 1
+
+
+def _status(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from scaling.sweep.status import status
+
+    Console().print(status(options.workdir))
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from scaling.analysis.fit import fit
+    from scaling.analysis.tables import law_summary
+    from scaling.records import load, write_json
+
+    path = options.out / "law.json"
+    _refuse_existing(path, options)
+    runs = load(options.runs, columns=_columns(options.columns))
+    law = fit(runs, law=options.law, delta=options.delta, bootstrap=options.bootstrap)
+    console = Console()
+    console.print(law_summary(law.to_json()))
+    console.print(f"  {write_json(path, law.to_json())}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _columns(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise ValueError(
+                f"--columns has {ours + equals + theirs!r}; write --columns params=N,tokens=D"
+            )
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def _refuse_existing(path: Path, options: argparse.Namespace) -> None:
+    if path.exists() and not options.overwrite:
+        raise FileExistsError(
+            f"{path} is there already; use --out=DIR for another place, or --overwrite"
+        )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from scaling.analysis.laws import Law
+    from scaling.analysis.plan import plan
+    from scaling.analysis.tables import plan_summary
+    from scaling.config import load
+    from scaling.records import write_json
+    from scaling.sweep.study import nearest_shape
+
+    if options.out is not None:
+        _refuse_existing(options.out / "plan.json", options)
+    try:
+        law = Law.from_json(json.loads(options.law.read_text(encoding="utf-8")))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{options.law} is not JSON ({error}); give a law.json of `scaling fit`"
+        ) from None
+    config = load(options.config, options.overrides).config
+    content = plan(law, options.flops, shape_for=nearest_shape(config))
+    console = Console()
+    console.print(plan_summary(content))
+    if options.out is not None:
+        path = write_json(options.out / "plan.json", content)
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from scaling.analysis.report import terminal_table, write_report
+
+    console = Console()
+    paths = write_report(options.workdir)
+    console.print(terminal_table(options.workdir))
+    for path in paths:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from scaling.doctor import examine
+
+    findings = examine()
+    console = Console()
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]bad[/] "
+        console.print(f"{mark}{finding.text}", highlight=False, soft_wrap=True)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+VERBS = {
+    "quickstart": Verb(
+        "the whole loop on the packaged text: grid, law, prediction, larger run, report",
+        "scaling quickstart --config=configs/quickstart.py:tiny",
+        _takes_quickstart,
+        _quickstart,
+    ),
+    "train": Verb(
+        "train the single run that a config describes",
+        "scaling train --config=configs/quickstart.py --config.model.width=48 "
+        "--config.budget.flops=3e11 --workdir=runs/one",
+        _takes_study,
+        _train,
+    ),
+    "sweep": Verb(
+        "train the grid of a config, without fitting",
+        "scaling sweep --config=configs/quickstart.py --workdir=runs/grid",
+        _takes_study,
+        _sweep,
+    ),
+    "status": Verb(
+        "what a work directory holds and what is still to do",
+        "scaling status runs/quickstart",
+        _takes_workdir,
+        _status,
+    ),
+    "fit": Verb(
+        "fit a law to anybody's runs and write law.json",
+        "scaling fit runs.csv --columns params=N,tokens=D,loss=final_loss --out=fits",
+        _takes_runs,
+        _fit,
+    ),
+    "plan": Verb(
+        "the compute-optimal run at a budget, with intervals and the overrides that train it",
+        "scaling plan law.json --flops=1e21",
+        _takes_plan,
+        _plan,
+    ),
+    "report": Verb(
+        "write report.html and figures/ of a work directory",
+        "scaling report runs/quickstart",
+        _takes_workdir,
+        _report,
+    ),
+    "doctor": Verb(
+        "check this machine and installation", "scaling doctor", _takes_nothing, _doctor
+    ),
+}

@@ -1,0 +1,1 @@
+"""Raw text to exact token batches: corpus, tokenizer, shards, loader."""

@@ -1,0 +1,75 @@
+"""Token files to batches: batch t is a pure function of (seed, t), so resuming needs no replay."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from scaling.data.tokenizer import END_OF_DOCUMENT
+
+Batch = dict[str, np.ndarray]
+
+
+class Windows:
+    """A token file cut into windows of `context` targets; every token but the first is a target
+    once."""
+
+    def __init__(self, path: Path, *, context: int) -> None:
+        self._tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        self.context = context
+        self.count = (len(self._tokens) - 1) // context
+        if not self.count:
+            raise ValueError(
+                f"{path} has {len(self._tokens)} tokens, fewer than one window of {context} + 1; "
+                "use more text or a shorter context"
+            )
+
+    def batch(self, windows: np.ndarray) -> Batch:
+        """The batch of these windows: `tokens_BT`, `targets_BT` (the next tokens), `segments_BT`,
+        `positions_BT` and `weights_BT` (1 where the loss counts)."""
+        offsets_BT = windows[:, None] * self.context + np.arange(self.context + 1)[None]
+        ids_BT = self._tokens[offsets_BT].astype(np.int32)
+        tokens_BT, targets_BT = ids_BT[:, :-1], ids_BT[:, 1:]
+        starts_BT = np.zeros_like(tokens_BT)
+        starts_BT[:, 1:] = tokens_BT[:, :-1] == END_OF_DOCUMENT
+        index_BT = np.broadcast_to(np.arange(self.context, dtype=np.int32), tokens_BT.shape)
+        return {
+            "tokens_BT": tokens_BT,
+            "targets_BT": targets_BT,
+            "segments_BT": np.cumsum(starts_BT, axis=1, dtype=np.int32),
+            "positions_BT": index_BT - np.maximum.accumulate(index_BT * starts_BT, axis=1),
+            "weights_BT": np.ones(tokens_BT.shape, np.float32),
+        }
+
+
+class TrainStream:
+    """Shuffled windows, each used at most once."""
+
+    def __init__(self, windows: Windows, *, batch_windows: int, seed: int) -> None:
+        self._windows = windows
+        self._batch = batch_windows
+        self._order = np.random.default_rng(seed).permutation(windows.count)
+        self.steps = windows.count // batch_windows
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`, counted from 0.
+
+        Raises:
+          IndexError: the stream is used up.
+        """
+        if not 0 <= step < self.steps:
+            raise IndexError(
+                f"batch {step} asked of a stream of {self.steps}; no window is used twice"
+            )
+        return self._windows.batch(self._order[step * self._batch : (step + 1) * self._batch])
+
+
+def in_order(windows: Windows, *, batch_windows: int, limit: int | None = None) -> Iterator[Batch]:
+    """Every window once (the first `limit` of them), in order; the last batch is padded with weight
+    0."""
+    count = windows.count if limit is None else min(limit, windows.count)
+    for start in range(0, count, batch_windows):
+        indices = np.arange(start, start + batch_windows)
+        batch = windows.batch(np.minimum(indices, count - 1))
+        batch["weights_BT"] *= (indices < count)[:, None].astype(np.float32)
+        yield batch

@@ -1,0 +1,458 @@
+"""The composition root: a resolved config becomes data, a model, a trained state and a Record."""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+import scaling
+from scaling import config as configs
+from scaling import counts, records
+from scaling.data import corpus, loader, shards
+from scaling.data.tokenizer import Tokenizer
+from scaling.model.transformer import Decoder
+from scaling.records import Record
+from scaling.train import objectives, optim
+from scaling.train.checkpoint import Checkpoints
+from scaling.train.loop import Cadence, Diverged, Metrics, Program, TrainState, train
+from scaling.train.sharding import make_mesh
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
+
+
+class Tick(NamedTuple):
+    """Progress of one run, for whoever watches."""
+
+    run_id: str
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float
+    resumed_from: int
+
+
+Watcher = Callable[[Tick], None]
+
+
+def run_id(cell: ConfigDict) -> str:
+    """The name of a run: readable, and unique to its resolved config."""
+    digest = configs.hash_of(configs.plain(cell))[:8]
+    flops = f"{cell.budget.flops:.2e}".replace("+", "")
+    return f"w{cell.model.width:03d}-{flops}-s{cell.seed}-{digest}"
+
+
+class Workshop:
+    """What the runs of one work directory share: tokenized data and compiled programs."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+        self._data: dict[str, tuple[Path, shards.Manifest]] = {}
+        self._programs: dict[str, Program] = {}
+
+    def data(self, cell: ConfigDict) -> tuple[Path, shards.Manifest]:
+        """The folder and manifest of the cell's tokens; made on first use, verified before each
+        study."""
+        wanted = configs.plain(cell.corpus)
+        name = configs.hash_of(wanted)[:12]
+        if name not in self._data:
+            folder = self.workdir / "data" / name
+            if not folder.exists():
+                tokenize(folder, cell.corpus, wanted)
+            self._data[name] = folder, shards.read(folder)
+        return self._data[name]
+
+    def program(self, cell: ConfigDict) -> Program:
+        """The compiled functions of the cell's shape."""
+        shape = configs.size_of(cell)
+        context = cell.model.context_tokens
+        name = f"{shape} {context} {cell.batch_tokens} {configs.plain(cell.mesh)}"
+        if name not in self._programs:
+            self._programs[name] = Program(
+                lambda key: Decoder(shape, key=key),
+                objectives.causal,
+                lengths=shape.lengths,
+                batch_windows=cell.batch_tokens // context,
+                context=context,
+                mesh=make_mesh(**cell.mesh),
+            )
+        return self._programs[name]
+
+
+def tokenize(folder: Path, section: ConfigDict, description: dict[str, Any]) -> shards.Manifest:
+    """Train the tokenizer on the training split and write all splits as token files.
+
+    Raises:
+      ConfigError: a corpus that is not known.
+    """
+    if section.name != "wiki-leads":
+        raise configs.ConfigError(
+            f"corpus.name is {section.name!r}; the known corpus is 'wiki-leads'"
+        )
+
+    def documents(split: corpus.Split) -> list[corpus.Document]:
+        return list(corpus.wiki_leads(split, languages=section.languages))
+
+    tokenizer = Tokenizer.train(
+        (document.text for document in documents("train")), vocabulary=section.vocabulary
+    )
+    splits = {str(split): documents(split) for split in corpus.SPLITS}
+    return shards.write(folder, splits, tokenizer, corpus=description)
+
+
+class _Journal:
+    """`metrics.jsonl` of one run, with its clock; lines after the step that is resumed are
+    dropped."""
+
+    def __init__(self, path: Path, *, resumed_from: int) -> None:
+        kept: list[str] = []
+        self.train_seconds = 0.0
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = _entry(line)
+                if entry is not None and entry["step"] <= resumed_from:
+                    kept.append(line)
+                    self.train_seconds = entry["time/train_seconds"]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, step: int, tokens: int, values: dict[str, float]) -> None:
+        line = {"step": step, "tokens": tokens, **values, "time/train_seconds": self.train_seconds}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """A line of the journal; None for one that a kill cut off in the middle."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+class _Hooks:
+    """Writes the journal and the checkpoints of one run, and keeps the clock of its updates."""
+
+    def __init__(
+        self,
+        journal: _Journal,
+        checkpoints: Checkpoints,
+        program: Program,
+        *,
+        evaluate: Callable[[TrainState], dict[str, float]],
+        rate: float,
+        tick: Callable[[int, float, float], None],
+        start: int,
+    ) -> None:
+        self._journal, self._checkpoints, self._program = journal, checkpoints, program
+        self._evaluate, self._rate, self._tick = evaluate, rate, tick
+        self._compiled = program.compile_seconds
+        self._mark = time.perf_counter()
+        self._logged = start, journal.train_seconds
+
+    def count(self) -> None:
+        """Add the time since the last mark to the clock, compilation left out."""
+        now, compiled = time.perf_counter(), self._program.compile_seconds
+        self._journal.train_seconds += now - self._mark - (compiled - self._compiled)
+        self._mark, self._compiled = now, compiled
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        self.count()
+        last_step, last_seconds = self._logged
+        elapsed = max(self._journal.train_seconds - last_seconds, 1e-9)
+        speed = (step - last_step) * self._program.batch_tokens / elapsed
+        self._logged = step, self._journal.train_seconds
+        values = {
+            "train/loss": float(metrics.loss),
+            "train/gradient_norm": float(metrics.gradient_norm),
+            "optim/learning_rate": float(metrics.multiplier) * self._rate,
+            "throughput/tokens_per_second": speed,
+        }
+        self._journal.write(step, step * self._program.batch_tokens, values)
+        self._tick(step, values["train/loss"], speed)
+
+    def evaluate(self, step: int, state: TrainState) -> None:
+        jax.block_until_ready(state.params)
+        self.count()
+        values = self._evaluate(state)
+        self._journal.write(step, step * self._program.batch_tokens, values)
+        self.skip()
+
+    def save(self, state: TrainState) -> None:
+        jax.block_until_ready(state.params)
+        self.count()
+        self._checkpoints.save(state)
+        self.skip()
+
+    def skip(self) -> None:
+        """Leave the time since the last mark out of the clock."""
+        self._mark, self._compiled = time.perf_counter(), self._program.compile_seconds
+
+
+class _Evaluation(NamedTuple):
+    loss: float
+    stderr: float
+    bits_per_byte: float
+
+
+def _evaluate(
+    program: Program,
+    params: dict[str, Array],
+    windows: loader.Windows,
+    split: shards.Split,
+    *,
+    batch: int,
+    limit: int | None,
+) -> _Evaluation:
+    """Mean loss over the windows of a split, its standard error over windows, and bits per byte.
+
+    bits_per_byte = loss * tokens / text bytes / ln 2, the ratio being that of the whole split.
+    """
+    totals, weights = program.evaluate(
+        params, loader.in_order(windows, batch_windows=batch, limit=limit)
+    )
+    kept = weights > 0
+    means = totals[kept] / weights[kept]
+    loss = float(totals.sum(dtype=np.float64) / weights.sum(dtype=np.float64))
+    stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else 0.0
+    return _Evaluation(loss, stderr, loss * split.tokens / split.text_bytes / math.log(2))
+
+
+def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
+    """Train one resolved cell to its budget, or return its record if that is already there.
+
+    An interrupted run goes on from its newest checkpoint and ends in the same state, bit for bit,
+    as one that was not interrupted. A run that diverges, or that the device cannot hold, gets a
+    record that says so.
+
+    Raises:
+      ConfigError: the corpus has fewer tokens than the budget.
+      OSError: something could not be written; what was written before is intact.
+    """
+    name = run_id(cell)
+    record_path = workshop.workdir / "records" / f"{name}.json"
+    if record_path.exists():
+        return records.read(record_path)
+    started = time.perf_counter()
+    data, manifest = workshop.data(cell)
+    program = workshop.program(cell)
+    compiled_before = program.compile_seconds
+    stream = loader.TrainStream(
+        loader.Windows(data / manifest.splits["train"].file, context=cell.model.context_tokens),
+        batch_windows=cell.batch_tokens // cell.model.context_tokens,
+        seed=cell.seed,
+    )
+    steps = cell.budget.tokens // cell.batch_tokens
+    if steps > stream.steps:
+        raise configs.ConfigError(
+            f"{name} needs {cell.budget.tokens} tokens, the corpus has "
+            f"{stream.steps * cell.batch_tokens} for training and none is used twice; "
+            "use a wider model or a smaller budget"
+        )
+    validation = loader.Windows(
+        data / manifest.splits["validation"].file, context=cell.model.context_tokens
+    )
+    folder = workshop.workdir / "runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write_json(folder / "config.json", configs.plain(cell))
+
+    def evaluate(state: TrainState, limit: int | None) -> _Evaluation:
+        return _evaluate(
+            program,
+            state.params,
+            validation,
+            manifest.splits["validation"],
+            batch=cell.batch_tokens // cell.model.context_tokens,
+            limit=limit,
+        )
+
+    def evaluation_values(result: _Evaluation) -> dict[str, float]:
+        return {
+            "eval/validation/loss": result.loss,
+            "eval/validation/bpb": result.bits_per_byte,
+        }
+
+    outcome = _Outcome()
+    with Checkpoints(folder / "checkpoints", keep=cell.keep_checkpoints) as checkpoints:
+        latest = checkpoints.latest()
+        start = latest or 0
+        journal = _Journal(folder / "metrics.jsonl", resumed_from=start)
+        try:
+            if latest is None:
+                state = program.init(jax.random.key(cell.seed))
+            else:
+                state = checkpoints.restore(latest, program.abstract_state)
+            hooks = _Hooks(
+                journal,
+                checkpoints,
+                program,
+                evaluate=lambda state: evaluation_values(evaluate(state, cell.evaluate_windows)),
+                rate=cell.optimizer.learning_rate,
+                tick=lambda step, loss, speed: watch(Tick(name, step, steps, loss, speed, start)),
+                start=start,
+            )
+            state = train(
+                program,
+                state,
+                stream.batch,
+                _hyper(cell),
+                steps=steps,
+                cadence=Cadence(
+                    log=cell.log_every_steps,
+                    evaluate=cell.evaluate_every_steps,
+                    checkpoint=cell.checkpoint_every_steps,
+                ),
+                hooks=hooks,
+            )
+            outcome = _Outcome(evaluation=evaluate(state, None), tokens=steps * cell.batch_tokens)
+            assert outcome.evaluation is not None
+            if not math.isfinite(outcome.evaluation.loss):
+                raise Diverged(
+                    f"validation loss {outcome.evaluation.loss} after the last step {steps}"
+                )
+            journal.write(steps, outcome.tokens or 0, evaluation_values(outcome.evaluation))
+        except Diverged as error:
+            outcome = _Outcome(status="diverged", reason=str(error))
+        except jax.errors.JaxRuntimeError as error:
+            outcome = _Outcome(
+                status="failed", reason=f"the device gave up: {str(error).splitlines()[0]}"
+            )
+        finally:
+            journal.close()
+    record = _record(
+        name,
+        cell,
+        manifest,
+        outcome,
+        train_seconds=journal.train_seconds,
+        compile_seconds=program.compile_seconds - compiled_before,
+        wall_seconds=time.perf_counter() - started,
+    )
+    records.write(record, workshop.workdir / "records")
+    return record
+
+
+class _Outcome(NamedTuple):
+    status: str = "ok"
+    reason: str | None = None
+    evaluation: _Evaluation | None = None
+    tokens: int | None = None
+
+
+def _hyper(cell: ConfigDict) -> optim.Hyper:
+    optimizer = cell.optimizer
+    values = optim.Hyper(
+        matrix_rate=optimizer.learning_rate,
+        vector_rate=optimizer.vector_learning_rate,
+        weight_decay=optimizer.weight_decay,
+        clip_norm=optimizer.clip_norm,
+        warmup_tokens=optimizer.warmup_tokens,
+        cooldown_fraction=optimizer.cooldown_fraction,
+        total_tokens=cell.budget.tokens,
+    )
+    return optim.Hyper(*(jnp.asarray(value, jnp.float32) for value in values))
+
+
+def _record(
+    name: str,
+    cell: ConfigDict,
+    manifest: shards.Manifest,
+    outcome: _Outcome,
+    *,
+    train_seconds: float,
+    compile_seconds: float,
+    wall_seconds: float,
+) -> Record:
+    shape = configs.size_of(cell)
+    count = counts.parameters(shape)
+    context = cell.model.context_tokens
+    content = configs.plain(cell)
+    device = jax.devices()[0]
+    device_count = math.prod(cell.mesh.values())
+    reasons: dict[str, str] = {}
+    values: dict[str, Any] = dict.fromkeys(
+        ("tokens", "unique_tokens", "epochs", "flops_6nd", "flops_counted", "loss", "loss_stderr",
+         "bits_per_byte", "tokens_per_second", "mfu")
+    )  # fmt: skip
+    if outcome.evaluation is not None and outcome.tokens is not None:
+        counted = counts.flops_counted(shape, tokens=outcome.tokens, context=context)
+        values |= {
+            "tokens": outcome.tokens,
+            "unique_tokens": outcome.tokens,
+            "epochs": outcome.tokens / manifest.splits["train"].tokens,
+            "flops_6nd": float(counts.flops_6nd(shape, tokens=outcome.tokens)),
+            "flops_counted": float(counted),
+            "loss": outcome.evaluation.loss,
+            "loss_stderr": outcome.evaluation.stderr,
+            "bits_per_byte": outcome.evaluation.bits_per_byte,
+            "tokens_per_second": outcome.tokens / train_seconds,
+        }
+        if device.device_kind in counts.PEAK_FLOPS:
+            peak = counts.PEAK_FLOPS[device.device_kind] * device_count
+            values["mfu"] = counted / train_seconds / peak
+        else:
+            reasons["mfu"] = f"no published peak for the device kind {device.device_kind!r}"
+    else:
+        reasons = dict.fromkeys(values, f"the run {outcome.status}: {outcome.reason}")
+    return Record(
+        run_id=name,
+        status=outcome.status,
+        reason=outcome.reason,
+        config=content,
+        config_hash=configs.hash_of(content),
+        params_total=count.total,
+        params_non_embedding=count.non_embedding,
+        params_embedding=count.embedding,
+        seed=cell.seed,
+        learning_rate=cell.optimizer.learning_rate,
+        batch_tokens=cell.batch_tokens,
+        wall_seconds=wall_seconds,
+        train_seconds=train_seconds,
+        compile_seconds=compile_seconds,
+        device_kind=device.device_kind,
+        device_count=device_count,
+        versions={
+            "python": platform.python_version(),
+            "scaling": scaling.__version__,
+            **{package: importlib.metadata.version(package) for package in VERSIONED},
+        },
+        code_version=code_version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        objective="causal",
+        tokenizer_hash=manifest.tokenizer_sha256,
+        data_hash=manifest.hash,
+        null_reasons=reasons,
+        **values,
+    )
+
+
+def devices() -> str:
+    """What JAX runs on, in words: "1 cpu (2 cores)", "8 NVIDIA H200"."""
+    found = jax.devices()
+    cores = f" ({os.cpu_count()} cores)" if found[0].platform == "cpu" else ""
+    return f"{len(found)} {found[0].device_kind}{cores}"
+
+
+def code_version() -> str:
+    """The version with the first digits of a SHA-256 over the package's source, as in
+    0.1.0+1f2e3d4c."""
+    digest = hashlib.sha256()
+    package = Path(scaling.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{scaling.__version__}+{digest.hexdigest()[:8]}"

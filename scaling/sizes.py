@@ -1,0 +1,91 @@
+"""The size ladder: width, depth, heads, learning rate, batch and warm-up from one dial, the width.
+
+Rungs are widths: multiples of 8 from 16 to 120, then multiples of 64. Everything else follows:
+
+- depth = round(12 (width/768)^0.75), at least 2, which gives the published shapes 768 -> 12 (GPT-3
+  Small),
+  2048 -> 25 (24 in GPT-3 XL) and 12288 -> 96 (GPT-3 175B) of Brown et al. 2020, table 2.1.
+- heads = round(width/64), at least 2: head width 64 as in table 2.1 of Brown et al. 2020, and half
+  the
+  width where that would leave a single head.
+- feed-forward width = 4 width (Vaswani et al. 2017, section 3.3), squared-ReLU (So et al. 2021).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+SMALLEST_WIDTH = 16
+LARGEST_WIDTH = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A model's shape; lengths of the letters D, F, N, H, L, V."""
+
+    width: int
+    depth: int
+    heads: int
+    head_width: int
+    feedforward: int
+    vocabulary: int
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The length of each letter of the alphabet that a model of this size uses."""
+        return {
+            "D": self.width,
+            "F": self.feedforward,
+            "N": self.heads,
+            "H": self.head_width,
+            "L": self.depth,
+            "V": self.vocabulary,
+        }
+
+
+def size(width: int, *, vocabulary: int) -> Size:
+    """The rung of the ladder with this width.
+
+    Raises:
+      ValueError: the width is not a rung.
+    """
+    step = 8 if width < 128 else 64
+    if width % step or not SMALLEST_WIDTH <= width <= LARGEST_WIDTH:
+        lower, upper = width // step * step, (width // step + 1) * step
+        near = f"{max(lower, SMALLEST_WIDTH)} or {min(max(upper, SMALLEST_WIDTH), LARGEST_WIDTH)}"
+        raise ValueError(
+            f"width {width} is not on the ladder; use a multiple of 8 from {SMALLEST_WIDTH} to 120 "
+            f"or a multiple of 64 from 128 to {LARGEST_WIDTH}, such as {near}"
+        )
+    heads = max(2, round(width / 64))
+    return Size(
+        width=width,
+        depth=max(2, round(12 * (width / 768) ** 0.75)),
+        heads=heads,
+        head_width=width // heads,
+        feedforward=4 * width,
+        vocabulary=vocabulary,
+    )
+
+
+def ladder(*, vocabulary: int) -> Iterator[Size]:
+    """All rungs, smallest first."""
+    for width in range(SMALLEST_WIDTH, 128, 8):
+        yield size(width, vocabulary=vocabulary)
+    for width in range(128, LARGEST_WIDTH + 1, 64):
+        yield size(width, vocabulary=vocabulary)
+
+
+class TrainingRule(NamedTuple):
+    """How a size is trained; nothing depends on the budget, so budgets of one size can share a
+    trunk."""
+
+    matrix_rate: float
+    vector_rate: float
+    batch_tokens: int
+    warmup_tokens: int
+
+
+def training_rule(width: int) -> TrainingRule:
+    """PLACEHOLDER."""
+    return TrainingRule(matrix_rate=0.02, vector_rate=0.06, batch_tokens=1024, warmup_tokens=32 * 1024)

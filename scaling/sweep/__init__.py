@@ -1,0 +1,1 @@
+"""Grids of runs: which cells to train, and how they are launched."""

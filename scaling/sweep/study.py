@@ -1,0 +1,111 @@
+"""A study from end to end: grid, law, plan, the planned run, verdict, report; each stage made
+once."""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from scaling import counts, sizes
+from scaling.analysis.fit import fit
+from scaling.analysis.laws import Law
+from scaling.analysis.plan import RunShape, plan, verdict
+from scaling.analysis.report import write_report
+from scaling.config import cell_of, override
+from scaling.records import Record, load, write_json
+from scaling.run import Workshop
+from scaling.sweep.launch import launch
+
+
+def study(
+    config: ConfigDict, cells: Sequence[ConfigDict], workdir: Path, *, console: Console
+) -> list[Path]:
+    """Carry the study as far as it goes and return the files it made now.
+
+    The prediction stands in `plan.json` before the run it is for starts, and is never rewritten.
+    What is there already is kept, so the same call resumes an interrupted study and leaves a
+    complete one alone. The caller holds the work directory (`scaling.sweep.workdir.claim`).
+
+    Raises:
+      FitError: too few of the cells ended well for a law.
+      OSError: a file could not be written; those before it are intact.
+    """
+    made: list[Path] = []
+    workshop = Workshop(workdir)
+    trained = launch(cells, workshop, console=console)
+    law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))
+    if not law_path.exists():
+        console.print(f"fitting the {config.study.law} law to {len(trained)} runs", highlight=False)
+        made.append(write_json(law_path, fit_study(config, workdir, trained).to_json()))
+    if config.study.target_flops is not None:
+        if not plan_path.exists():
+            law = Law.from_json(_read(law_path))
+            content = plan(law, [config.study.target_flops], shape_for=nearest_shape(config))
+            made.append(write_json(plan_path, content))
+        target = _read(plan_path)["targets"][0]
+        if target["run"] is not None and not verdict_path.exists():
+            console.print(_sentence(target), highlight=False, soft_wrap=True)
+            cell = planned_cell(config, target)
+            [record] = launch([cell], workshop, console=console)
+            if record.status == "ok":
+                made.append(write_json(verdict_path, verdict(_read(plan_path), record)))
+    if made or not (workdir / "report.html").exists():
+        made += write_report(workdir)
+    return made
+
+
+def fit_study(config: ConfigDict, workdir: Path, trained: Sequence[Record]) -> Law:
+    """Fit the study's law to the records of its own cells, whatever else the folder holds."""
+    return fit(
+        load(workdir / "records").only({record.run_id for record in trained}),
+        law=config.study.law,
+        bootstrap=config.study.bootstrap_samples,
+    )
+
+
+def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
+    """Rung of the ladder nearest to a number of parameters, with the tokens its budget buys."""
+
+    def shape_for(params: float, flops: float) -> RunShape:
+        vocabulary = config.corpus.vocabulary
+        distances = {
+            size.width: abs(math.log(counts.parameters(size).total / params))
+            for size in sizes.ladder(vocabulary=vocabulary)
+        }
+        width = min(distances, key=distances.__getitem__)
+        overrides = {"model.width": width, "budget.flops": float(flops)}
+        trial = copy.deepcopy(config)
+        override(trial, [f"{key}={value!r}" for key, value in overrides.items()])
+        cell = cell_of(trial)
+        size = sizes.size(width, vocabulary=vocabulary)
+        return RunShape(
+            params=counts.parameters(size).total, tokens=cell.budget.tokens, overrides=overrides
+        )
+
+    return shape_for
+
+
+def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
+    """The resolved cell that a target of plan.json describes."""
+    cell = copy.deepcopy(config)
+    override(cell, [f"{key}={value!r}" for key, value in target["overrides"].items()])
+    return cell_of(cell)
+
+
+def _sentence(target: dict[str, Any]) -> str:
+    run = target["run"]
+    low, high = run["loss"]["interval_90"]
+    return (
+        f"predicted before training: {run['params']:,} parameters on {run['tokens']:,} tokens "
+        f"({run['flops']:.2e} FLOPs) will reach a loss of {run['loss']['value']:.4f}, "
+        f"90% interval {low:.4f} to {high:.4f}; plan.json is written"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""A work directory: it belongs to one study, and one process at a time writes in it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scaling.config import differences
+from scaling.records import write_json
+
+STUDY_FILE = "study.json"
+
+
+class WorkdirError(ValueError):
+    """A work directory that cannot be used for this study; the message says why and what to do."""
+
+
+@contextmanager
+def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """Hold `workdir` for the study with this plain config; on first use, write the config down.
+
+    The lock is the operating system's, so a process that is killed holds nothing.
+
+    Raises:
+      WorkdirError: the directory holds another study (the differing fields are named), or another
+      process
+        is writing in it.
+      OSError: it cannot be made or written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a")
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write in {workdir}: {error.strerror}; choose another with --workdir=DIR",
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkdirError(
+                f"another process is writing in {workdir}; wait for it, or use another --workdir"
+            ) from None
+        found = read_study(workdir)
+        if found is None:
+            write_json(workdir / STUDY_FILE, config)
+        elif found != config:
+            lines = "\n  ".join(differences(found, config))
+            raise WorkdirError(
+                f"{workdir} holds another study; it differs in (there -> here)\n  {lines}\n"
+                "use another --workdir, or the config it was started with"
+            )
+        yield
+
+
+def read_study(workdir: Path) -> dict[str, Any] | None:
+    """The plain config that the directory was started with, or None where there is none."""
+    path = workdir / STUDY_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def size_on_disk(workdir: Path) -> int:
+    """Bytes of all files below."""
+    return sum(os.path.getsize(path) for path in workdir.rglob("*") if path.is_file())

@@ -1,0 +1,1 @@
+"""The one trainer: sharding, objectives, optimizer, loop, checkpoints."""

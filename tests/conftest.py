@@ -1,0 +1,41 @@
+"""The strict session: set before JAX starts, the same in every worker and every child process."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import hypothesis
+import pytest
+
+USER_ENVIRONMENT: Mapping[str, str] = MappingProxyType(dict(os.environ))
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose JAX's devices and strictness by the environment, which children inherit."""
+    if "jax" in sys.modules:
+        raise pytest.UsageError(
+            "jax was imported before the test session could set its devices; "
+            "start pytest without the plugin that imports it (-p no:NAME)"
+        )
+    os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+    # A compile cache shared between sessions would hide a slow or a failing compilation.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    # Tests run in several processes at once: a thread pool in each would fight over the same cores.
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    if re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr")):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = (
+        "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+    )
+
+
+@pytest.fixture
+def user_environment() -> dict[str, str]:
+    """The environment of the shell that started pytest: what a user's own command would see."""
+    return dict(USER_ENVIRONMENT)
