@@ -23,14 +23,14 @@ def get_config(arg: str = "") -> ConfigDict:
         study.target_flops = 3.3e11
         config.evaluate_every_steps = 100
     elif arg == "":
-        study.budgets_flops = (2.5e11, 4.5e11, 8.1e11, 1.46e12)
+        study.budgets_flops = (2.2e11, 3.85e11, 6.74e11, 1.18e12)
         study.widths = (
             (24, 32, 40, 48, 56),
             (32, 40, 48, 56, 64),
-            (32, 40, 48, 56, 64),
             (40, 48, 56, 64, 72),
+            (48, 56, 64, 72, 80),
         )
-        study.target_flops = 4.5e12
+        study.target_flops = 3.6e12
     else:
         raise ConfigError(
             f"configs/quickstart.py has no variant {arg!r}; use configs/quickstart.py or :tiny"

@@ -58,10 +58,10 @@ def default() -> ConfigDict:
     config.optimizer.warmup_tokens = placeholder(int)
     config.optimizer.cooldown_fraction = 0.3
 
-    config.evaluate_every_steps = 250
+    config.evaluate_every_steps = 500
     config.evaluate_windows = 128
-    config.log_every_steps = 25
-    config.checkpoint_every_steps = 500
+    config.log_every_steps = 50
+    config.checkpoint_every_steps = 2000
     config.keep_checkpoints = 2
 
     config.mesh = ConfigDict()
@@ -197,13 +197,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
     rung = sizes.size(model.width, vocabulary=cell.corpus.vocabulary)
     _fill(model, depth=rung.depth, heads=rung.heads)
     _fill(model, head_width=model.width // model.heads, feedforward_width=rung.feedforward)
-    rates = sizes.training_rule(model.width)
-    _fill(cell, batch_tokens=rates.batch_tokens)
+    _fill(cell, batch_tokens=sizes.TRAINING.batch_tokens)
     _fill(
         cell.optimizer,
-        learning_rate=rates.matrix_rate,
-        vector_learning_rate=rates.vector_rate,
-        warmup_tokens=rates.warmup_tokens,
+        learning_rate=sizes.TRAINING.matrix_rate,
+        vector_learning_rate=sizes.TRAINING.vector_rate,
+        warmup_tokens=sizes.TRAINING.warmup_tokens,
     )
     _check(cell)
     shape = size_of(cell)

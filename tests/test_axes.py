@@ -32,7 +32,9 @@ def test_shape_fan_in_and_role_follow_from_the_letters(
 
 
 @given(st.permutations(sorted(ALPHABET)), st.integers(0, 3), st.integers(1, 3))
-def test_any_distinct_letters_survive_parsing(letters: list[str], inputs: int, outputs: int) -> None:
+def test_any_distinct_letters_survive_parsing(
+    letters: list[str], inputs: int, outputs: int
+) -> None:
     left, right = "".join(letters[:inputs]), "".join(letters[inputs : inputs + outputs])
     axes = parse(f"{left}->{right}")
     assert "".join(axes.inputs) == left

@@ -79,9 +79,20 @@ def test_a_record_says_what_was_trained_and_what_it_scored(workshop: Workshop) -
     assert records.read(workshop.workdir / "records" / f"{record.run_id}.json") == record
     lines = [
         json.loads(line)
-        for line in (workshop.workdir / "runs" / record.run_id / "metrics.jsonl").read_text().splitlines()
+        for line in (workshop.workdir / "runs" / record.run_id / "metrics.jsonl")
+        .read_text()
+        .splitlines()
     ]
-    assert [line["step"] for line in lines if "train/loss" in line] == [4, 8, 12, 16, 20, 24, 28, 30]
+    assert [line["step"] for line in lines if "train/loss" in line] == [
+        4,
+        8,
+        12,
+        16,
+        20,
+        24,
+        28,
+        30,
+    ]
     assert [line["step"] for line in lines if "eval/validation/loss" in line] == [8, 16, 24, 30]
     assert lines[-1]["eval/validation/loss"] == record.loss
 

@@ -58,12 +58,13 @@ def fit(
     parameters, times sqrt((n - p)/chi2), chi2 drawn with n - p degrees of freedom, because the
     noise itself is only estimated. On synthetic IsoFLOP grids of 4 budgets x 5 sizes with 0.3, 0.5
     and 1% noise, 500 draws each, the 90% intervals held alpha, beta, E, the loss and the optimal
-    size at 3 times the largest budget, and one more run there, in 88 to 92% of the draws. In
-    200 draws without the chi2 factor alpha was held in 83 to 84%; with intervals mirrored about the
-    estimate (basic bootstrap) alpha and E in about 80% where sizes spanned a factor of 8. All this is where the law holds:
-    where a trend warning says it does not, the intervals are too narrow (on the 240 runs of Hoffmann
-    et al. read off by Besiroglu et al. 2024, whose residuals trend, the standard error of alpha is
-    0.0085 against 0.0154 by resampling whole runs).
+    size at 3 times the largest budget, and one more run there, in 88 to 92% of the draws. In 200
+    draws without the chi2 factor alpha was held in 83 to 84%; with intervals mirrored about the
+    estimate (basic bootstrap) alpha and E in about 80% at 1% noise and sizes within a factor of 8.
+
+    All this is where the law holds. Where a trend warning says that it does not, the intervals are
+    too narrow: on the 240 runs of Hoffmann et al. read off by Besiroglu et al. 2024, whose
+    residuals trend, the standard error of alpha is 0.0085, and 0.0154 by resampling whole runs.
 
     Trends: `diagnostics.trend` tests whether log params, log flops or its square
     (`flops_curvature`) would lower the residuals if it were added to the law. It is a score test:

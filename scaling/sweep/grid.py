@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 
 from scaling.config import ConfigError, cell_of
 
+SEEDS = 10_000
+
 
 def isoflop(config: ConfigDict) -> list[ConfigDict]:
     """Cells of the study's budgets x the widths named for each, cheapest budget first.
@@ -22,16 +24,31 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
             f"study.budgets_flops has {len(study.budgets_flops)} entries and study.widths "
             f"{len(study.widths)}; give one tuple of widths for each budget"
         )
-    return [
-        cell_with(config, width=width, flops=flops)
+    pairs = [
+        (width, flops)
         for flops, widths in sorted(zip(study.budgets_flops, study.widths, strict=True))
         for width in widths
     ]
+    return [
+        cell_with(config, width=width, flops=flops, number=number)
+        for number, (width, flops) in enumerate(pairs, start=1)
+    ]
 
 
-def cell_with(config: ConfigDict, *, width: int, flops: float) -> ConfigDict:
-    """The resolved cell of this width and budget."""
+def cell_with(config: ConfigDict, *, width: int, flops: float, number: int) -> ConfigDict:
+    """The resolved cell of this width and budget; `number` tells it from the study's other cells.
+
+    Every cell has a seed of its own, seed * SEEDS + number. With one seed for all, runs of one size
+    would start alike and read the same text in the same order, and their noise, shared, would pass
+    for an effect of the size.
+
+    Raises:
+      ConfigError: more cells than a study has seeds.
+    """
+    if number >= SEEDS:
+        raise ConfigError(f"cell {number} of a study; a study has seeds for {SEEDS - 1} cells")
     cell = copy.deepcopy(config)
     cell.model.width = width
     cell.budget.flops = float(flops)
+    cell.seed = config.seed * SEEDS + number
     return cell_of(cell)

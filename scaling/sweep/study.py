@@ -19,6 +19,7 @@ from scaling.analysis.report import write_report
 from scaling.config import cell_of, override
 from scaling.records import Record, load, write_json
 from scaling.run import Workshop
+from scaling.sweep.grid import SEEDS
 from scaling.sweep.launch import launch
 
 
@@ -91,9 +92,10 @@ def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
 
 
 def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
-    """The resolved cell that a target of plan.json describes."""
+    """The resolved cell that a target of plan.json describes: number 0 of its study."""
     cell = copy.deepcopy(config)
     override(cell, [f"{key}={value!r}" for key, value in target["overrides"].items()])
+    cell.seed = config.seed * SEEDS
     return cell_of(cell)
 
 

@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
-from scaling.analysis.evidence import ReportError, read_evidence
+from scaling.analysis.evidence import read_evidence
 from scaling.analysis.exhibits import FIGURES
-from scaling.analysis.panels import count, log_ticks, power
 from scaling.analysis.report import headline, render_page, terminal_table, write_report
 
 BUDGETS = (3e11, 5.5e11, 1e12, 1.8e12)
@@ -28,14 +25,13 @@ SIZES = (19_000, 34_000, 61_000, 107_000, 190_000, 330_000)
 LAW = {"E": 1.51, "A": 82.0, "B": 240.0, "alpha": 0.4, "beta": 0.4}
 
 
-def law_loss(params: Any, tokens: Any, law: dict[str, Any] = LAW) -> Any:
-    return law["E"] + law["A"] / params ** law["alpha"] + law["B"] / tokens ** law["beta"]
+def law_loss(params: Any, tokens: Any) -> Any:
+    return LAW["E"] + LAW["A"] / params ** LAW["alpha"] + LAW["B"] / tokens ** LAW["beta"]
 
 
-def best_size(flops: Any, law: dict[str, Any] = LAW) -> Any:
-    ratio = law["alpha"] * law["A"] / (law["beta"] * law["B"])
-    total = law["alpha"] + law["beta"]
-    return ratio ** (1 / total) * (flops / 6) ** (law["beta"] / total)
+def best_size(flops: Any) -> Any:
+    ratio, total = LAW["alpha"] * LAW["A"] / (LAW["beta"] * LAW["B"]), LAW["alpha"] + LAW["beta"]
+    return ratio ** (1 / total) * (flops / 6) ** (LAW["beta"] / total)
 
 
 def make_record(
@@ -69,15 +65,13 @@ def make_metrics(record: dict[str, Any]) -> str:
         tokens = int(part * record["tokens"])
         reached = record["loss"] + (6.2 - record["loss"]) * math.exp(-3.2 * (part / 0.1) ** 0.45)
         lines.append(
-            {"step": index, "tokens": tokens, "train/loss": reached,
-             "eval/validation/loss": reached,
-             "eval/validation/bpb": reached / 1.45, "optim/learning_rate": 0.01,
-             "throughput/tokens_per_second": 5e4}
+            {"step": index, "tokens": tokens, "eval/validation/loss": reached,
+             "eval/validation/bpb": reached / 1.45}
         )  # fmt: skip
     return "\n".join(json.dumps(line) for line in lines) + "\n"
 
 
-def make_law(runs: list[dict[str, Any]], *, random: np.random.Generator) -> dict[str, Any]:
+def make_law(runs: list[dict[str, Any]]) -> dict[str, Any]:
     def interval(value: float, spread: float) -> list[float]:
         return [value * (1 - spread), value * (1 + spread)]
 
@@ -131,18 +125,14 @@ def make_law(runs: list[dict[str, Any]], *, random: np.random.Generator) -> dict
                 "params": [[p * (1 - s), p * (1 + s)] for p, s in zip(params, spread, strict=True)],
                 "loss": [[v * (1 - s / 14), v * (1 + s / 14)]
                          for v, s in zip(loss, spread, strict=True)]}},
-        "bootstrap": {"method": "residual", "n": 1000, "seed": 0,
-                      "samples": {name: (value * random.normal(1, 0.06, 50)).tolist()
-                                  for name, value in LAW.items()}},
+        "bootstrap": {"method": "residual", "n": 1000, "seed": 0, "samples": {"E": [1.5, 1.6]}},
     }  # fmt: skip
 
 
 def make_plan(params: float, flops: float) -> dict[str, Any]:
     best = float(best_size(flops))
-    loss, at_best = (
-        float(law_loss(params, flops / 6 / params)),
-        float(law_loss(best, flops / 6 / best)),
-    )
+    loss = float(law_loss(params, flops / 6 / params))
+    at_best = float(law_loss(best, flops / 6 / best))
     return {
         "schema": 1, "law": {"name": "chinchilla"}, "created": "2026-11-24T09:00:00+00:00",
         "targets": [{
@@ -165,11 +155,8 @@ def write_study(workdir: Path, *, fitted: bool = True, planned: bool = True) -> 
     for index, flops in enumerate(BUDGETS):
         for params in SIZES[index // 2 : index // 2 + 5]:
             loss = float(law_loss(params, flops / 6 / params)) * math.exp(random.normal(0, 0.004))
-            runs.append(
-                make_record(
-                    params, flops, loss=loss, run_id=f"p{params}-c{flops:.1e}".replace("+", "")
-                )
-            )
+            run_id = f"p{params}-c{flops:.1e}".replace("+", "")
+            runs.append(make_record(params, flops, loss=loss, run_id=run_id))
     lost = make_record(
         410_000, 1.8e12, loss=0.0, run_id="w120-1.8e12", status="diverged",
         reason="the training loss rose to 9.1 at step 140, above 6.2 at the start",
@@ -178,25 +165,23 @@ def write_study(workdir: Path, *, fitted: bool = True, planned: bool = True) -> 
         lost[field] = None
         lost["null_reasons"][field] = "the run diverged"
     written = [*runs, lost]
-    law = make_law(runs, random=random)
     if planned:
         target = make_record(190_000, 6e12, loss=2.621, run_id="planned-6.0e12",
                              created="2026-11-24T11:00:00+00:00")  # fmt: skip
         written.append(target)
         plan = make_plan(190_000, 6e12)
         predicted = plan["targets"][0]["run"]["loss"]
-        low, high = predicted["interval_90"]
         verdict = {
             "schema": 1, "run_id": target["run_id"], "flops": 6e12, "params": 190_000,
             "tokens": target["tokens"], "predicted": predicted, "measured": target["loss"],
             "relative_error": predicted["value"] / target["loss"] - 1,
-            "inside_interval": low <= target["loss"] <= high,
+            "inside_interval": True,
             "optimal_params": plan["targets"][0]["params"],
         }  # fmt: skip
         (workdir / "plan.json").write_text(json.dumps(plan))
         (workdir / "verdict.json").write_text(json.dumps(verdict))
     if fitted:
-        (workdir / "law.json").write_text(json.dumps(law))
+        (workdir / "law.json").write_text(json.dumps(make_law(runs)))
     (workdir / "records").mkdir()
     for record in written:
         (workdir / "records" / f"{record['run_id']}.json").write_text(json.dumps(record))
@@ -205,6 +190,10 @@ def write_study(workdir: Path, *, fitted: bool = True, planned: bool = True) -> 
             folder.mkdir(parents=True)
             (folder / "metrics.jsonl").write_text(make_metrics(record))
     return workdir
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def read_page(workdir: Path) -> str:
@@ -251,9 +240,8 @@ def test_headline_says_predicted_measured_and_whether_the_interval_held(study: P
 
 def test_headline_says_so_when_the_interval_did_not_hold(tmp_path: Path) -> None:
     write_study(tmp_path)
-    verdict = json.loads((tmp_path / "verdict.json").read_text())
-    verdict |= {"measured": 3.0, "inside_interval": False, "relative_error": -0.12}
-    (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+    path = tmp_path / "verdict.json"
+    change(path, measured=3.0, inside_interval=False, relative_error=-0.12)
     text = headline(read_evidence(tmp_path))
     assert "did not hold the measured loss" in text
     assert "12.00% below" in text
@@ -353,53 +341,10 @@ def test_one_run_alone_can_be_drawn(tmp_path: Path) -> None:
     assert [path.name for path in write_report(tmp_path)] == ["report.html", "isoflop.png"]
 
 
-def test_empty_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="train a run first"):
-        write_report(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "found"),
-    [
-        ("records/bad.json", "{", "records/bad.json was left out: it"),
-        ("law.json", '{"schema": 1}', "it lacks law, params"),
-        ("law.json", '{"schema": 1, "law": NaN}', "contains NaN"),
-        ("plan.json", "[]", "is not a JSON object of schema 1"),
-        ("runs/x/metrics.jsonl", 'no\n{"step": 1}\n', "line 1"),
-        ("runs/x/metrics.jsonl", '{"tokens": 1}\n{"step": 1}\n', "line 1 is not an object"),
-    ],
-)
-def test_damaged_file_is_named_in_the_report_and_the_rest_is_shown(
-    tmp_path: Path, name: str, text: str, found: str
-) -> None:
-    write_study(tmp_path)
-    (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-    (tmp_path / name).write_text(text)
-    body = body_of(page_of(tmp_path))
-    assert found in body
-    assert "planned-6.0e12" in body
-
-
-def test_line_cut_off_by_a_kill_is_no_damage_and_a_resumed_run_counts_once(tmp_path: Path) -> None:
-    write_study(tmp_path)
-    lines = [
-        {"step": step, "tokens": 100 * step, "eval/validation/loss": loss}
-        for step, loss in ((1, 5.0), (2, 4.0), (3, 3.5), (2, 4.1), (3, 3.6))
-    ]
-    text = "\n".join(json.dumps(line) for line in lines) + '\n{"step": 4, "tok'
-    (tmp_path / "runs" / "planned-6.0e12" / "metrics.jsonl").write_text(text)
-    evidence = read_evidence(tmp_path)
-    assert evidence.problems == ()
-    curve = evidence.curves["planned-6.0e12"]
-    assert curve.tokens == (100.0, 200.0, 300.0)
-    assert curve.loss == (5.0, 4.1, 3.6)
-
-
 def test_law_that_changed_after_the_plan_is_warned_of(tmp_path: Path) -> None:
     write_study(tmp_path)
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    plan["law"]["sha256"] = hashlib.sha256((tmp_path / "law.json").read_bytes()).hexdigest()
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    digest = hashlib.sha256((tmp_path / "law.json").read_bytes()).hexdigest()
+    change(tmp_path / "plan.json", law={"name": "chinchilla", "sha256": digest})
     assert read_evidence(tmp_path).problems == ()
     (tmp_path / "law.json").write_text((tmp_path / "law.json").read_text() + "\n")
     assert "not the one that plan.json was made with" in body_of(page_of(tmp_path))
@@ -407,8 +352,7 @@ def test_law_that_changed_after_the_plan_is_warned_of(tmp_path: Path) -> None:
 
 def test_plan_made_after_the_run_is_not_called_a_prediction(tmp_path: Path) -> None:
     write_study(tmp_path)
-    plan = json.loads((tmp_path / "plan.json").read_text()) | {"created": "2026-11-25T00:00:00Z"}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    change(tmp_path / "plan.json", created="2026-11-25T00:00:00Z")
     assert "is not a prediction" in body_of(page_of(tmp_path))
 
 
@@ -456,30 +400,6 @@ def test_terminal_table_lets_no_control_character_through(tmp_path: Path) -> Non
     assert "\x1b" not in console.export_text(styles=False)
 
 
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [(0.5, "0.5"), (999, "999"), (999.9, "1k"), (107_000, "107k"), (1.56e6, "1.56M"),
-     (999_900, "1M"), (7e10, "70B"), (1.5e13, "15T")],
-)  # fmt: skip
-def test_counts_are_written_with_three_digits_and_a_unit(value: float, written: str) -> None:
-    assert count(value) == written
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [(3e11, "3×10¹¹"), (1e12, "10¹²"), (9.96e11, "10¹²"), (5.5e-3, "5.5×10⁻³")],
-)
-def test_compute_is_written_with_a_power_of_ten(value: float, written: str) -> None:
-    assert power(value) == written
-
-
-@given(low=st.floats(1e-3, 1e24), ratio=st.floats(1.8, 1e12))
-def test_logarithmic_ticks_lie_in_the_range_and_are_few(low: float, ratio: float) -> None:
-    ticks = log_ticks(low, low * ratio)
-    assert 1 <= len(ticks) <= 6 or ratio < 2.5
-    assert all(low <= tick <= low * ratio for tick in ticks)
-
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -512,12 +432,10 @@ def test_report_opens_in_a_browser_without_console_error_or_request(
     seen = open_in_browser(page, folder=tmp_path)
     assert "CONSOLE" not in seen.stderr
     charts = charts_of(read_page(tmp_path))
-    # Each panel rendered: its own SVG in its own place.
     for name in charts:
-        assert re.search(rf'id="{name}"[^>]*class="[^"]*js-plotly-plot', seen.stdout) or re.search(
-            rf'class="[^"]*js-plotly-plot[^>]*id="{name}"', seen.stdout
-        )
-    assert seen.stdout.count('class="main-svg"') >= len(charts)
+        place = rf'class="chart js-plotly-plot" id="{name}"'
+        drawn = re.search(place + r'[^<]*(<div[^>]*>){1,4}<svg class="main-svg"', seen.stdout)
+        assert drawn, f"{name} was not drawn"
     assert requests_of_page(tmp_path) == []
 
 
@@ -525,9 +443,8 @@ def test_report_opens_in_a_browser_without_console_error_or_request(
 @pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is installed")
 def test_browser_check_sees_console_errors_and_requests(tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
-    page.write_text(
-        '<script>console.error("seen")</script><img src="http://example.invalid/x.png">'
-    )
+    image = '<img src="http://example.invalid/x.png">'
+    page.write_text(f'<script>console.error("seen")</script>{image}')
     seen = open_in_browser(page, folder=tmp_path)
     assert "CONSOLE" in seen.stderr
     assert requests_of_page(tmp_path) == ["http://example.invalid/x.png"]

@@ -73,7 +73,9 @@ def test_attention_equals_a_loop_over_heads_and_queries() -> None:
 def test_rotary_keeps_lengths_and_makes_scores_depend_on_distance_alone() -> None:
     x = jax.random.normal(jax.random.key(4), (1, 1, 1, 10)).repeat(T, axis=1)
     turned = np.asarray(rotary(x, jnp.arange(T)[None], theta=100.0))[0, :, 0]
-    np.testing.assert_allclose(np.linalg.norm(turned, axis=-1), np.linalg.norm(x[0, 0, 0]), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=-1), np.linalg.norm(x[0, 0, 0]), rtol=1e-5
+    )
     scores = turned @ turned.T
     for distance in range(1, T):
         diagonal = np.diagonal(scores, distance)

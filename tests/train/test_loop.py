@@ -136,7 +136,9 @@ def test_a_mesh_larger_than_the_machine_is_refused_with_the_numbers() -> None:
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers() -> None:
     mesh = make_mesh(data=4, fsdp=2, tensor=1)
-    with pytest.raises(ValueError, match=r"12 windows .* 8 data-parallel devices; .* multiple of 8"):
+    with pytest.raises(
+        ValueError, match=r"12 windows .* 8 data-parallel devices; .* multiple of 8"
+    ):
         batch_sharding(mesh, windows=12)
 
 

@@ -31,7 +31,8 @@ def params() -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "expected"), [(0, 0), (50, 0.5), (100, 1), (700, 1), (875, 0.5), (1000, 0), (2000, 0)]
+    ("tokens", "expected"),
+    [(0, 0), (50, 0.5), (100, 1), (700, 1), (875, 0.5), (1000, 0), (2000, 0)],
 )
 def test_the_rate_rises_stays_and_falls(tokens: float, expected: float) -> None:
     assert optim.warmup_stable_decay(jnp.asarray(float(tokens)), HYPER) == pytest.approx(expected)
