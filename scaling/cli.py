@@ -132,7 +132,8 @@ def _takes_runs(parser: argparse.ArgumentParser) -> None:
         "runs",
         type=Path,
         metavar="RUNS",
-        help="a folder of records, a .json or .jsonl, or a CSV with columns params, tokens, loss (flops optional)",
+        help="a folder of records, a .json or .jsonl, or a CSV with columns params, tokens, loss "
+        "(flops optional)",
     )
     parser.add_argument("--law", default="chinchilla", help="which law to fit (default chinchilla)")
     parser.add_argument(
@@ -275,8 +276,9 @@ def _status(options: argparse.Namespace) -> int:
 def _fit(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from scaling.analysis.evidence import Evidence
     from scaling.analysis.fit import fit
-    from scaling.analysis.tables import law_summary
+    from scaling.analysis.report import summarize
     from scaling.records import load, write_json
 
     path = options.out / "law.json"
@@ -284,7 +286,7 @@ def _fit(options: argparse.Namespace) -> int:
     runs = load(options.runs, columns=_columns(options.columns))
     law = fit(runs, law=options.law, delta=options.delta, bootstrap=options.bootstrap)
     console = Console()
-    console.print(law_summary(law.to_json()))
+    console.print(summarize(Evidence(law=law.to_json())))
     console.print(f"  {write_json(path, law.to_json())}", highlight=False, soft_wrap=True)
     return 0
 
@@ -311,9 +313,10 @@ def _plan(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from scaling.analysis.evidence import Evidence
     from scaling.analysis.laws import Law
     from scaling.analysis.plan import plan
-    from scaling.analysis.tables import plan_summary
+    from scaling.analysis.report import summarize
     from scaling.config import load
     from scaling.records import write_json
     from scaling.sweep.study import nearest_shape
@@ -329,7 +332,16 @@ def _plan(options: argparse.Namespace) -> int:
     config = load(options.config, options.overrides).config
     content = plan(law, options.flops, shape_for=nearest_shape(config))
     console = Console()
-    console.print(plan_summary(content))
+    console.print(summarize(Evidence(plan=content)))
+    for target in content["targets"]:
+        overrides = " ".join(
+            f"--config.{key}={value}" for key, value in target["overrides"].items()
+        )
+        console.print(
+            f"  scaling train --config={options.config} {overrides} --workdir=DIR",
+            highlight=False,
+            soft_wrap=True,
+        )
     if options.out is not None:
         path = write_json(options.out / "plan.json", content)
         console.print(f"  {path}", highlight=False, soft_wrap=True)

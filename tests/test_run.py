@@ -1,4 +1,4 @@
-"""One run from config to record: resumed equals uninterrupted, and what happens when it goes wrong."""
+"""One run from config to record: resumed equals uninterrupted, and what goes wrong is recorded."""
 
 import json
 from collections.abc import Callable

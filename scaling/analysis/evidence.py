@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from scaling import records
+from scaling.records import Record
 
 T = TypeVar("T")
 
@@ -44,13 +45,13 @@ class Run(NamedTuple):
 class Evidence:
     """The contents of a work directory; `problems` tells what was damaged, and the remedy."""
 
-    records: tuple[records.Record, ...]
-    curves: Mapping[str, Curve]
-    unfinished: tuple[str, ...]
-    law: Mapping[str, Any] | None
-    plan: Mapping[str, Any] | None
-    verdict: Mapping[str, Any] | None
-    problems: tuple[str, ...]
+    records: tuple[Record, ...] = ()
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    unfinished: tuple[str, ...] = ()
+    law: Mapping[str, Any] | None = None
+    plan: Mapping[str, Any] | None = None
+    verdict: Mapping[str, Any] | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def convention(self) -> Mapping[str, str]:

@@ -86,7 +86,11 @@ def terminal_table(workdir: str | Path) -> Group:
     Raises:
       ReportError: no record can be read.
     """
-    evidence = read_evidence(Path(workdir))
+    return summarize(read_evidence(Path(workdir)))
+
+
+def summarize(evidence: Evidence) -> Group:
+    """The same of evidence at hand, which may be a law or a plan alone."""
     shown = [
         tables.run_table(evidence),
         tables.minimum_table(evidence),

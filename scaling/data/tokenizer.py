@@ -26,27 +26,36 @@ class Tokenizer:
 
         Ids: 0 unknown (never produced), 1 end of document, 2..257 bytes, then pieces. Line breaks
         are kept as text, spaces are not normalised away, so decode(encode(text)) == text.
+
+        Raises:
+          ValueError: SentencePiece cannot train on these texts, as with too small a vocabulary.
         """
         model = io.BytesIO()
-        # One thread: the merges then come out the same on every machine.
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocabulary,
-            byte_fallback=True,
-            character_coverage=0.9995,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            max_sentence_length=1 << 20,
-            unk_id=0,
-            eos_id=END_OF_DOCUMENT,
-            bos_id=-1,
-            pad_id=-1,
-            num_threads=1,
-            minloglevel=2,
-        )
+        try:
+            # One thread: the merges then come out the same on every machine.
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocabulary,
+                byte_fallback=True,
+                character_coverage=0.9995,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=False,
+                max_sentence_length=1 << 20,
+                unk_id=0,
+                eos_id=END_OF_DOCUMENT,
+                bos_id=-1,
+                pad_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"SentencePiece cannot train {vocabulary} pieces on these texts ({error}); "
+                "256 bytes and every frequent character must fit: use a larger corpus.vocabulary"
+            ) from error
         return cls(model.getvalue())
 
     @classmethod

@@ -19,7 +19,7 @@ def test_the_package_holds_every_article_once_with_its_topic_and_licence() -> No
 
 
 def test_the_split_is_fixed_for_ever() -> None:
-    # From the published rule, worked out apart: int(sha256("en\tFahrenheit")[:16], 16) % 20 and so on.
+    # From the rule, worked out apart: int(sha256("en\tFahrenheit")[:16], 16) % 20 is 13.
     assert split_of("en", "Fahrenheit") == "train"
     sizes = {split: sum(1 for _ in wiki_leads(split)) for split in SPLITS}
     assert sizes == {"train": 23_585, "validation": 1_375, "test": 1_235}
