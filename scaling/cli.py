@@ -279,7 +279,8 @@ def _fit(options: argparse.Namespace) -> int:
     from scaling.analysis.evidence import Evidence
     from scaling.analysis.fit import fit
     from scaling.analysis.report import summarize
-    from scaling.records import load, write_json
+    from scaling.files import write_json
+    from scaling.records import load
 
     path = options.out / "law.json"
     _refuse_existing(path, options)
@@ -318,7 +319,7 @@ def _plan(options: argparse.Namespace) -> int:
     from scaling.analysis.plan import plan
     from scaling.analysis.report import summarize
     from scaling.config import load
-    from scaling.records import write_json
+    from scaling.files import write_json
     from scaling.sweep.study import nearest_shape
 
     if options.out is not None:

@@ -4,17 +4,13 @@ A missing number is null and its cause stands in `null_reasons`; it is never 0 a
 are only ever added: readers ignore those they do not know.
 """
 
-import contextlib
 import csv
 import dataclasses
 import difflib
-import errno
 import io
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scaling.files import encode, write_json
 
 SCHEMA = 1
 STATUSES = ("ok", "diverged", "failed")
@@ -165,57 +163,6 @@ class Runs:
             flops=self.flops[kept],
             dropped=tuple(entry for entry in self.dropped if entry.run_id in run_ids),
         )
-
-
-def encode(obj: object) -> bytes:
-    """The bytes that `write_json` writes: strict JSON, one space of indent, UTF-8.
-
-    Raises:
-      ValueError: a number is NaN or infinite; the message gives its place.
-    """
-    for place, value in _leaves(obj, ""):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(
-                f"{place or 'the value'} is {value}, which JSON cannot hold; "
-                "write null and a reason"
-            )
-    return (json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def write_json(path: str | Path, obj: object) -> Path:
-    """Write strict JSON so that `path` holds the old bytes or all of the new, never a part.
-
-    Raises:
-      ValueError: a number is NaN or infinite; nothing is written.
-      OSError: the disk is full, the folder read-only, ...; earlier files are intact.
-    """
-    path = Path(path)
-    data = encode(obj)
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, because a rename is atomic only within one file system.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free space" if full else "make its folder writable or choose another"
-        raise OSError(
-            error.errno,
-            f"could not write {path}: {error.strerror}; {remedy} and run the same command again; "
-            "earlier records are intact",
-        ) from error
-    return path
 
 
 def write(record: Record, folder: str | Path) -> Path:
@@ -464,14 +411,3 @@ def _record(obj: Any, *, where: str) -> Record:
         raise BadTable(
             f"{where} is not a valid record: {error}; mend it or move it away"
         ) from error
-
-
-def _leaves(obj: object, place: str) -> Iterator[tuple[str, object]]:
-    if isinstance(obj, Mapping):
-        for key, value in obj.items():
-            yield from _leaves(value, f"{place}.{key}" if place else str(key))
-    elif isinstance(obj, list | tuple):
-        for index, value in enumerate(obj):
-            yield from _leaves(value, f"{place}[{index}]")
-    else:
-        yield place, obj

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -23,11 +22,13 @@ from scaling import config as configs
 from scaling import counts, records
 from scaling.data import corpus, loader, shards
 from scaling.data.tokenizer import Tokenizer
+from scaling.files import write_json
 from scaling.model.transformer import Decoder
 from scaling.records import Record
 from scaling.train import objectives, optim
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import Cadence, Diverged, Metrics, Program, TrainState, train
+from scaling.train.journal import Journal, Reporter
+from scaling.train.loop import Cadence, Diverged, Program, TrainState, train
 from scaling.train.sharding import make_mesh
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
@@ -112,98 +113,6 @@ def tokenize(folder: Path, section: ConfigDict, description: dict[str, Any]) -> 
     return shards.write(folder, splits, tokenizer, corpus=description)
 
 
-class _Journal:
-    """`metrics.jsonl` of one run, with its clock; lines after the step that is resumed are
-    dropped."""
-
-    def __init__(self, path: Path, *, resumed_from: int) -> None:
-        kept: list[str] = []
-        self.train_seconds = 0.0
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = _entry(line)
-                if entry is not None and entry["step"] <= resumed_from:
-                    kept.append(line)
-                    self.train_seconds = entry["time/train_seconds"]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, step: int, tokens: int, values: dict[str, float]) -> None:
-        line = {"step": step, "tokens": tokens, **values, "time/train_seconds": self.train_seconds}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _entry(line: str) -> dict[str, Any] | None:
-    """A line of the journal; None for one that a kill cut off in the middle."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
-class _Hooks:
-    """Writes the journal and the checkpoints of one run, and keeps the clock of its updates."""
-
-    def __init__(
-        self,
-        journal: _Journal,
-        checkpoints: Checkpoints,
-        program: Program,
-        *,
-        evaluate: Callable[[TrainState], dict[str, float]],
-        rate: float,
-        tick: Callable[[int, float, float], None],
-        start: int,
-    ) -> None:
-        self._journal, self._checkpoints, self._program = journal, checkpoints, program
-        self._evaluate, self._rate, self._tick = evaluate, rate, tick
-        self._compiled = program.compile_seconds
-        self._mark = time.perf_counter()
-        self._logged = start, journal.train_seconds
-
-    def count(self) -> None:
-        """Add the time since the last mark to the clock, compilation left out."""
-        now, compiled = time.perf_counter(), self._program.compile_seconds
-        self._journal.train_seconds += now - self._mark - (compiled - self._compiled)
-        self._mark, self._compiled = now, compiled
-
-    def log(self, step: int, metrics: Metrics) -> None:
-        self.count()
-        last_step, last_seconds = self._logged
-        elapsed = max(self._journal.train_seconds - last_seconds, 1e-9)
-        speed = (step - last_step) * self._program.batch_tokens / elapsed
-        self._logged = step, self._journal.train_seconds
-        values = {
-            "train/loss": float(metrics.loss),
-            "train/gradient_norm": float(metrics.gradient_norm),
-            "optim/learning_rate": float(metrics.multiplier) * self._rate,
-            "throughput/tokens_per_second": speed,
-        }
-        self._journal.write(step, step * self._program.batch_tokens, values)
-        self._tick(step, values["train/loss"], speed)
-
-    def evaluate(self, step: int, state: TrainState) -> None:
-        jax.block_until_ready(state.params)
-        self.count()
-        values = self._evaluate(state)
-        self._journal.write(step, step * self._program.batch_tokens, values)
-        self.skip()
-
-    def save(self, state: TrainState) -> None:
-        jax.block_until_ready(state.params)
-        self.count()
-        self._checkpoints.save(state)
-        self.skip()
-
-    def skip(self) -> None:
-        """Leave the time since the last mark out of the clock."""
-        self._mark, self._compiled = time.perf_counter(), self._program.compile_seconds
-
-
 class _Evaluation(NamedTuple):
     loss: float
     stderr: float
@@ -224,7 +133,7 @@ def _evaluate(
     bits_per_byte = loss * tokens / text bytes / ln 2, the ratio being that of the whole split.
     """
     totals, weights = program.evaluate(
-        params, loader.in_order(windows, batch_windows=batch, limit=limit)
+        params, loader.evaluation(windows, batch_windows=batch, limit=limit)
     )
     kept = weights > 0
     means = totals[kept] / weights[kept]
@@ -269,7 +178,7 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
     )
     folder = workshop.workdir / "runs" / name
     folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(folder / "config.json", configs.plain(cell))
+    write_json(folder / "config.json", configs.plain(cell))
 
     def evaluate(state: TrainState, limit: int | None) -> _Evaluation:
         return _evaluate(
@@ -291,13 +200,13 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
     with Checkpoints(folder / "checkpoints", keep=cell.keep_checkpoints) as checkpoints:
         latest = checkpoints.latest()
         start = latest or 0
-        journal = _Journal(folder / "metrics.jsonl", resumed_from=start)
+        journal = Journal(folder / "metrics.jsonl", resumed_from=start)
         try:
             if latest is None:
                 state = program.init(jax.random.key(cell.seed))
             else:
                 state = checkpoints.restore(latest, program.abstract_state)
-            hooks = _Hooks(
+            hooks = Reporter(
                 journal,
                 checkpoints,
                 program,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling import records
-from scaling.records import NUMBERS, BadTable, Record, load, read, write, write_json
+from scaling.files import write_json
+from scaling.records import NUMBERS, BadTable, Record, load, read, write
 
 
 def example(run_id: str = "width-64", **changes: object) -> Record:
@@ -90,19 +90,19 @@ def test_a_write_that_fails_says_the_remedy_and_leaves_the_old_file_whole(
     def fail(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="could not write") as caught:
         write_json(path, {"new": 2})
     assert caught.value.errno == code
     assert ("free space" in str(caught.value)) == (code == errno.ENOSPC)
-    assert "earlier records are intact" in str(caught.value)
+    assert "written earlier is intact" in str(caught.value)
     assert json.loads(path.read_text()) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_a_file_gets_a_clear_message(tmp_path):
     blocker = table(tmp_path / "records", "not a folder")
-    with pytest.raises(OSError, match=r"could not write .*; earlier records are intact"):
+    with pytest.raises(OSError, match=r"could not write .* written earlier is intact"):
         write(example(), blocker)
 
 

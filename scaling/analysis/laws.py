@@ -20,7 +20,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
-from scaling.records import encode
+from scaling.files import encode
 
 SCHEMA = 1
 

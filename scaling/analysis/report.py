@@ -11,8 +11,6 @@ import datetime
 import hashlib
 import html
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -32,6 +30,7 @@ from scaling.analysis.exhibits import FIGURES
 from scaling.analysis.figures import draw
 from scaling.analysis.panels import Panel, count, power
 from scaling.analysis.tables import Cell, Table
+from scaling.files import write_bytes
 
 ABSENT = {
     "loss_curves": "No run with a record has metrics yet, so there are no curves to draw.",
@@ -41,7 +40,8 @@ ABSENT = {
 }
 CAPTIONS = {
     "loss_curves": "Each line is a run, each dot its final loss; the first evaluations "
-    "are cut off (double-click shows them).",
+    "are cut off (double-click shows them). The final loss may be taken on more validation text "
+    "than the evaluations before it, which shows as a step at the end.",
     "isoflop": "Each curve is one compute budget: a parabola in the logarithm of the size, fitted "
     "to its runs. Diamonds mark the minima with their 90% intervals; a hollow one lies "
     "outside the tested sizes and is no evidence of an optimum.",
@@ -75,9 +75,9 @@ def write_report(workdir: str | Path) -> list[Path]:
     written = []
     for name, build in FIGURES.items():
         if panels := build(evidence):
-            written.append(_write(workdir / "figures" / f"{name}.png", draw(panels)))
+            written.append(write_bytes(workdir / "figures" / f"{name}.png", draw(panels)))
     page = render_page(evidence).encode()
-    return [_write(workdir / "report.html", page), *written]
+    return [write_bytes(workdir / "report.html", page), *written]
 
 
 def terminal_table(workdir: str | Path) -> Group:
@@ -336,23 +336,3 @@ def _visible(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
-
-
-def _write(path: Path, data: bytes) -> Path:
-    """Replace a file in one step; the same bytes again leave it untouched."""
-    if path.exists() and path.read_bytes() == data:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except OSError:
-            os.unlink(file.name)
-            raise
-    return path

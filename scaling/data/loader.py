@@ -64,12 +64,14 @@ class TrainStream:
         return self._windows.batch(self._order[step * self._batch : (step + 1) * self._batch])
 
 
-def in_order(windows: Windows, *, batch_windows: int, limit: int | None = None) -> Iterator[Batch]:
-    """Every window once (the first `limit` of them), in order; the last batch is padded with weight
-    0."""
+def evaluation(
+    windows: Windows, *, batch_windows: int, limit: int | None = None
+) -> Iterator[Batch]:
+    """Every window once, or `limit` spread evenly; the last batch is padded with weight 0."""
     count = windows.count if limit is None else min(limit, windows.count)
+    chosen = np.arange(count) * windows.count // count
     for start in range(0, count, batch_windows):
-        indices = np.arange(start, start + batch_windows)
-        batch = windows.batch(np.minimum(indices, count - 1))
-        batch["weights_BT"] *= (indices < count)[:, None].astype(np.float32)
+        rows = np.arange(start, start + batch_windows)
+        batch = windows.batch(chosen[np.minimum(rows, count - 1)])
+        batch["weights_BT"] *= (rows < count)[:, None].astype(np.float32)
         yield batch

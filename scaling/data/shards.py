@@ -14,7 +14,7 @@ import numpy as np
 
 from scaling.data.corpus import Document
 from scaling.data.tokenizer import END_OF_DOCUMENT, Tokenizer
-from scaling.records import write_json
+from scaling.files import write_json
 
 MANIFEST_SCHEMA = 1
 DOCUMENTS_AT_ONCE = 1024

@@ -17,7 +17,8 @@ from scaling.analysis.laws import Law
 from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
 from scaling.config import cell_of, override
-from scaling.records import Record, load, write_json
+from scaling.files import write_json
+from scaling.records import Record, load
 from scaling.run import Workshop
 from scaling.sweep.grid import SEEDS
 from scaling.sweep.launch import launch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.config import differences
-from scaling.records import write_json
+from scaling.files import write_json
 
 STUDY_FILE = "study.json"
 

@@ -8,7 +8,7 @@ import scipy.optimize
 
 from scaling.analysis.fit import fit
 from scaling.analysis.laws import LAWS, Centre, FitError, Law
-from scaling.records import encode
+from scaling.files import encode
 
 CENTRE = Centre(log_params=11.0, log_tokens=14.0)
 

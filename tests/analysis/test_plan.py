@@ -7,7 +7,8 @@ import pytest
 
 from scaling.analysis.fit import fit
 from scaling.analysis.plan import PlanError, RunShape, plan, verdict
-from scaling.records import NUMBERS, Record, encode, write_json
+from scaling.files import encode, write_json
+from scaling.records import NUMBERS, Record
 
 
 @pytest.fixture

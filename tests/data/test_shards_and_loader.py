@@ -63,10 +63,19 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_every_token_is_a_target_exactly_once(folder: Path) -> None:
     windows = loader.Windows(folder / "train.npy", context=CONTEXT)
     tokens = np.load(folder / "train.npy")
-    batches = list(loader.in_order(windows, batch_windows=4))
+    batches = list(loader.evaluation(windows, batch_windows=4))
     weights = np.concatenate([batch["weights_BT"] for batch in batches])
     targets = np.concatenate([batch["targets_BT"] for batch in batches])[weights > 0]
     np.testing.assert_array_equal(targets, tokens[1 : 1 + windows.count * CONTEXT])
+
+
+def test_a_limited_evaluation_is_spread_over_the_whole_split(folder: Path) -> None:
+    windows = loader.Windows(folder / "train.npy", context=CONTEXT)
+    batches = list(loader.evaluation(windows, batch_windows=4, limit=10))
+    weights = np.concatenate([batch["weights_BT"] for batch in batches])
+    tokens = np.concatenate([batch["tokens_BT"] for batch in batches])[weights[:, 0] > 0]
+    expected = [windows.batch(np.array([i * windows.count // 10]))["tokens_BT"] for i in range(10)]
+    np.testing.assert_array_equal(tokens, np.concatenate(expected))
 
 
 def test_segments_and_positions_restart_after_each_document(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_full_disk_is_said_and_leaves_earlier_records_intact(
         check=False,
     )
     assert "could not write" in result.stderr
-    assert "earlier records are intact" in result.stderr
+    assert "written earlier is intact" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == [first.name]
     assert first.read_bytes() == before
 
