@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ValueError, OSError) as error:
         if os.environ.get("SCALING_TRACEBACK"):
             raise
-        print(f"scaling {options.verb}: {error}", file=sys.stderr)
+        # Without its number, where the message is our own.
+        text = error.args[-1] if isinstance(error, OSError) and error.filename is None else error
+        print(f"scaling {options.verb}: {text}", file=sys.stderr)
         code = BAD_INPUT
     sys.exit(code)
 

@@ -5,9 +5,12 @@ import errno
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+LEAST_FREE_BYTES = 1 << 20
 
 
 def encode(obj: object) -> bytes:
@@ -42,33 +45,53 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
       OSError: the disk is full, the folder read-only, ...; earlier files are intact.
     """
     path = Path(path)
-    temporary = ""
-    try:
+    with writing(path):
         if path.exists() and path.read_bytes() == data:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, because a rename is atomic only within one file system.
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
+        temporary = ""
+        try:
+            # In the same folder, because a rename is atomic only within one file system.
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+            ) as file:
+                temporary = file.name
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise
+    return path
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of an error in the block what could not be written, and the remedy.
+
+    Raises:
+      OSError: the error, reworded.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or _full(path)
         remedy = "free space" if full else "make its folder writable or choose another"
+        cause = "no space left on the device" if full else error.strerror or str(error)
         raise OSError(
-            error.errno,
-            f"could not write {path}: {error.strerror}; {remedy} and run the same command again; "
+            errno.ENOSPC if full else error.errno or errno.EIO,
+            f"could not write {path}: {cause}; {remedy} and run the same command again; "
             "what was written earlier is intact",
         ) from error
-    return path
+
+
+def _full(path: Path) -> bool:
+    """Whether the disk is full: some libraries lose the number of the error on its way."""
+    folder = next((parent for parent in path.absolute().parents if parent.exists()), None)
+    return folder is not None and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
 
 
 def _leaves(obj: object, place: str) -> Iterator[tuple[str, object]]:

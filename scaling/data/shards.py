@@ -14,7 +14,7 @@ import numpy as np
 
 from scaling.data.corpus import Document
 from scaling.data.tokenizer import END_OF_DOCUMENT, Tokenizer
-from scaling.files import write_json
+from scaling.files import write_json, writing
 
 MANIFEST_SCHEMA = 1
 DOCUMENTS_AT_ONCE = 1024
@@ -54,25 +54,30 @@ def write(
     *,
     corpus: dict[str, Any],
 ) -> Manifest:
-    """Tokenize each split into `folder`, which appears whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        (scratch / "tokenizer.model").write_bytes(tokenizer.model)
-        manifest = Manifest(
-            schema=MANIFEST_SCHEMA,
-            corpus=corpus,
-            vocabulary=tokenizer.vocabulary,
-            tokenizer_sha256=tokenizer.hash,
-            splits={
-                name: _write_split(scratch / f"{name}.npy", documents, tokenizer)
-                for name, documents in splits.items()
-            },
-        )
-        write_json(scratch / "manifest.json", asdict(manifest))
-        os.rename(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Tokenize each split into `folder`, which appears whole or not at all.
+
+    Raises:
+      OSError: the disk is full, the folder read-only, ...; nothing is left behind.
+    """
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            (scratch / "tokenizer.model").write_bytes(tokenizer.model)
+            manifest = Manifest(
+                schema=MANIFEST_SCHEMA,
+                corpus=corpus,
+                vocabulary=tokenizer.vocabulary,
+                tokenizer_sha256=tokenizer.hash,
+                splits={
+                    name: _write_split(scratch / f"{name}.npy", documents, tokenizer)
+                    for name, documents in splits.items()
+                },
+            )
+            write_json(scratch / "manifest.json", asdict(manifest))
+            os.rename(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
 

@@ -1,5 +1,6 @@
 """`metrics.jsonl` of one run: what was measured when, and the clock of its updates."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 
+from scaling.files import write_bytes, writing
 from scaling.train.checkpoint import Checkpoints
 from scaling.train.loop import Metrics, Program, TrainState
 
@@ -25,16 +27,20 @@ class Journal:
                 if entry is not None and entry["step"] <= resumed_from:
                     kept.append(line)
                     self.train_seconds = entry["time/train_seconds"]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._path = path
+        write_bytes(path, "".join(line + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, tokens: int, values: dict[str, float]) -> None:
         line = {"step": step, "tokens": tokens, **values, "time/train_seconds": self.train_seconds}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        # What a full disk left in the buffer was reported when it was written.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _entry(line: str) -> dict[str, Any] | None:
