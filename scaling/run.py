@@ -115,7 +115,7 @@ def tokenize(folder: Path, section: ConfigDict, description: dict[str, Any]) -> 
 
 class _Evaluation(NamedTuple):
     loss: float
-    stderr: float
+    stderr: float | None
     bits_per_byte: float
 
 
@@ -138,7 +138,7 @@ def _evaluate(
     kept = weights > 0
     means = totals[kept] / weights[kept]
     loss = float(totals.sum(dtype=np.float64) / weights.sum(dtype=np.float64))
-    stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else 0.0
+    stderr = float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else None
     return _Evaluation(loss, stderr, loss * split.tokens / split.text_bytes / math.log(2))
 
 
@@ -159,96 +159,24 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
         return records.read(record_path)
     started = time.perf_counter()
     data, manifest = workshop.data(cell)
+    stream = _stream(cell, data / manifest.splits["train"].file)
     program = workshop.program(cell)
     compiled_before = program.compile_seconds
-    stream = loader.TrainStream(
-        loader.Windows(data / manifest.splits["train"].file, context=cell.model.context_tokens),
-        batch_windows=cell.batch_tokens // cell.model.context_tokens,
-        seed=cell.seed,
-    )
-    steps = cell.budget.tokens // cell.batch_tokens
-    if steps > stream.steps:
-        raise configs.ConfigError(
-            f"{name} needs {cell.budget.tokens} tokens, the corpus has "
-            f"{stream.steps * cell.batch_tokens} for training and none is used twice; "
-            "use a wider model or a smaller budget"
-        )
-    validation = loader.Windows(
-        data / manifest.splits["validation"].file, context=cell.model.context_tokens
-    )
     folder = workshop.workdir / "runs" / name
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", configs.plain(cell))
+    split = manifest.splits["validation"]
+    windows = loader.Windows(data / split.file, context=cell.model.context_tokens)
 
     def evaluate(state: TrainState, limit: int | None) -> _Evaluation:
-        return _evaluate(
-            program,
-            state.params,
-            validation,
-            manifest.splits["validation"],
-            batch=cell.batch_tokens // cell.model.context_tokens,
-            limit=limit,
-        )
+        batch = cell.batch_tokens // cell.model.context_tokens
+        return _evaluate(program, state.params, windows, split, batch=batch, limit=limit)
 
-    def evaluation_values(result: _Evaluation) -> dict[str, float]:
-        return {
-            "eval/validation/loss": result.loss,
-            "eval/validation/bpb": result.bits_per_byte,
-        }
-
-    outcome = _Outcome()
-    with Checkpoints(folder / "checkpoints", keep=cell.keep_checkpoints) as checkpoints:
-        latest = checkpoints.latest()
-        start = latest or 0
-        journal = Journal(folder / "metrics.jsonl", resumed_from=start)
-        try:
-            if latest is None:
-                state = program.init(jax.random.key(cell.seed))
-            else:
-                state = checkpoints.restore(latest, program.abstract_state)
-            hooks = Reporter(
-                journal,
-                checkpoints,
-                program,
-                evaluate=lambda state: evaluation_values(evaluate(state, cell.evaluate_windows)),
-                rate=cell.optimizer.learning_rate,
-                tick=lambda step, loss, speed: watch(Tick(name, step, steps, loss, speed, start)),
-                start=start,
-            )
-            state = train(
-                program,
-                state,
-                stream.batch,
-                _hyper(cell),
-                steps=steps,
-                cadence=Cadence(
-                    log=cell.log_every_steps,
-                    evaluate=cell.evaluate_every_steps,
-                    checkpoint=cell.checkpoint_every_steps,
-                ),
-                hooks=hooks,
-            )
-            outcome = _Outcome(evaluation=evaluate(state, None), tokens=steps * cell.batch_tokens)
-            assert outcome.evaluation is not None
-            if not math.isfinite(outcome.evaluation.loss):
-                raise Diverged(
-                    f"validation loss {outcome.evaluation.loss} after the last step {steps}"
-                )
-            journal.write(steps, outcome.tokens or 0, evaluation_values(outcome.evaluation))
-        except Diverged as error:
-            outcome = _Outcome(status="diverged", reason=str(error))
-        except jax.errors.JaxRuntimeError as error:
-            outcome = _Outcome(
-                status="failed", reason=f"the device gave up: {str(error).splitlines()[0]}"
-            )
-        finally:
-            journal.close()
+    outcome = _attempt(cell, folder, program, stream, evaluate, watch=watch)
     record = _record(
         name,
         cell,
         manifest,
         outcome,
-        train_seconds=journal.train_seconds,
         compile_seconds=program.compile_seconds - compiled_before,
         wall_seconds=time.perf_counter() - started,
     )
@@ -256,11 +184,85 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
     return record
 
 
+def _stream(cell: ConfigDict, path: Path) -> loader.TrainStream:
+    windows = loader.Windows(path, context=cell.model.context_tokens)
+    batch_windows = cell.batch_tokens // cell.model.context_tokens
+    stream = loader.TrainStream(windows, batch_windows=batch_windows, seed=cell.seed)
+    available = stream.steps * cell.batch_tokens
+    if cell.budget.tokens > available:
+        raise configs.ConfigError(
+            f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
+            "training and none is used twice; use a wider model or a smaller budget"
+        )
+    return stream
+
+
 class _Outcome(NamedTuple):
-    status: str = "ok"
-    reason: str | None = None
-    evaluation: _Evaluation | None = None
-    tokens: int | None = None
+    status: str
+    reason: str | None
+    evaluation: _Evaluation | None
+    train_seconds: float
+
+
+def _attempt(
+    cell: ConfigDict,
+    folder: Path,
+    program: Program,
+    stream: loader.TrainStream,
+    evaluate: Callable[[TrainState, int | None], _Evaluation],
+    *,
+    watch: Watcher,
+) -> _Outcome:
+    """Train from the newest checkpoint, or from the start, to the end; measure what came out."""
+    name, steps = run_id(cell), cell.budget.tokens // cell.batch_tokens
+    status, reason, result = "ok", None, None
+    with Checkpoints(folder / "checkpoints", keep=cell.keep_checkpoints) as checkpoints:
+        start = checkpoints.latest() or 0
+        journal = Journal(folder / "metrics.jsonl", resumed_from=start)
+        reporter = Reporter(
+            journal,
+            checkpoints,
+            program,
+            evaluate=lambda state: _logged(evaluate(state, cell.evaluate_windows)),
+            rate=cell.optimizer.learning_rate,
+            tick=lambda step, loss, speed: watch(Tick(name, step, steps, loss, speed, start)),
+            start=start,
+        )
+        cadence = Cadence(
+            log=cell.log_every_steps,
+            evaluate=cell.evaluate_every_steps,
+            checkpoint=cell.checkpoint_every_steps,
+        )
+        try:
+            if start:
+                state = checkpoints.restore(start, program.abstract_state)
+            else:
+                state = program.init(jax.random.key(cell.seed))
+            reporter.skip()
+            state = train(
+                program,
+                state,
+                stream.batch,
+                _hyper(cell),
+                steps=steps,
+                cadence=cadence,
+                hooks=reporter,
+            )
+            result = evaluate(state, None)
+            if not math.isfinite(result.loss):
+                raise Diverged(f"validation loss {result.loss} after the last step {steps}")
+            journal.write(steps, cell.budget.tokens, _logged(result))
+        except Diverged as error:
+            status, reason, result = "diverged", str(error), None
+        except jax.errors.JaxRuntimeError as error:
+            status, reason = "failed", f"the device gave up: {str(error).splitlines()[0]}"
+        finally:
+            journal.close()
+    return _Outcome(status, reason, result, journal.train_seconds)
+
+
+def _logged(result: _Evaluation) -> dict[str, float]:
+    return {"eval/validation/loss": result.loss, "eval/validation/bpb": result.bits_per_byte}
 
 
 def _hyper(cell: ConfigDict) -> optim.Hyper:
@@ -283,7 +285,6 @@ def _record(
     manifest: shards.Manifest,
     outcome: _Outcome,
     *,
-    train_seconds: float,
     compile_seconds: float,
     wall_seconds: float,
 ) -> Record:
@@ -298,22 +299,25 @@ def _record(
         ("tokens", "unique_tokens", "epochs", "flops_6nd", "flops_counted", "loss", "loss_stderr",
          "bits_per_byte", "tokens_per_second", "mfu")
     )  # fmt: skip
-    if outcome.evaluation is not None and outcome.tokens is not None:
-        counted = counts.flops_counted(shape, tokens=outcome.tokens, context=context)
+    if outcome.evaluation is not None:
+        tokens, seconds = cell.budget.tokens, outcome.train_seconds
+        counted = counts.flops_counted(shape, tokens=tokens, context=context)
         values |= {
-            "tokens": outcome.tokens,
-            "unique_tokens": outcome.tokens,
-            "epochs": outcome.tokens / manifest.splits["train"].tokens,
-            "flops_6nd": float(counts.flops_6nd(shape, tokens=outcome.tokens)),
+            "tokens": tokens,
+            "unique_tokens": tokens,
+            "epochs": 1.0,
+            "flops_6nd": float(counts.flops_6nd(shape, tokens=tokens)),
             "flops_counted": float(counted),
             "loss": outcome.evaluation.loss,
             "loss_stderr": outcome.evaluation.stderr,
             "bits_per_byte": outcome.evaluation.bits_per_byte,
-            "tokens_per_second": outcome.tokens / train_seconds,
+            "tokens_per_second": tokens / seconds,
         }
+        if outcome.evaluation.stderr is None:
+            reasons["loss_stderr"] = "the validation split is a single window"
         if device.device_kind in counts.PEAK_FLOPS:
             peak = counts.PEAK_FLOPS[device.device_kind] * device_count
-            values["mfu"] = counted / train_seconds / peak
+            values["mfu"] = counted / seconds / peak
         else:
             reasons["mfu"] = f"no published peak for the device kind {device.device_kind!r}"
     else:
@@ -331,7 +335,7 @@ def _record(
         learning_rate=cell.optimizer.learning_rate,
         batch_tokens=cell.batch_tokens,
         wall_seconds=wall_seconds,
-        train_seconds=train_seconds,
+        train_seconds=outcome.train_seconds,
         compile_seconds=compile_seconds,
         device_kind=device.device_kind,
         device_count=device_count,

@@ -66,6 +66,7 @@ def test_a_record_says_what_was_trained_and_what_it_scored(workshop: Workshop) -
     record = run.run(cell, workshop, watch=ignore)
     assert record.status == "ok"
     assert record.tokens == record.unique_tokens == 3840
+    assert record.epochs == 1
     assert record.flops_6nd == 6 * record.params_total * 3840
     assert 3 < record.loss < 7
     assert record.loss_stderr > 0
