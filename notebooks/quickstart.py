@@ -14,8 +14,8 @@
 # # A scaling law in two minutes
 #
 # Train a tiny IsoFLOP grid on packaged text, fit a law, predict a larger run, train it, compare.
-# At this size no power law holds yet, and the report says so: `configs/quickstart.py` without
-# `:tiny` is the measurement.
+# At this size no power law holds yet, so expect the prediction to miss: `configs/quickstart.py`
+# without `:tiny` is the measurement.
 #
 # This cell installs the package where it is missing (from the clone that the notebook lies in, else
 # `scaling-laws` from the package index), then checks the versions and the device.
