@@ -214,7 +214,7 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
     from scaling.config import ConfigError, plain
     from scaling.run import Workshop, devices
     from scaling.sweep.launch import launch
-    from scaling.sweep.study import study
+    from scaling.sweep.study import check, study
     from scaling.sweep.workdir import claim
 
     if loaded.grid is None:
@@ -223,6 +223,8 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
         )
     console = Console()
     cells = loaded.grid(loaded.config)
+    if whole:
+        check(loaded.config)
     console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
     with claim(workdir, plain(loaded.config)):
         if whole:

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -243,10 +244,14 @@ def _check(cell: ConfigDict) -> None:
         "log_every_steps": cell.log_every_steps,
         "checkpoint_every_steps": cell.checkpoint_every_steps,
         "keep_checkpoints": cell.keep_checkpoints,
+        **{f"mesh.{axis}": devices for axis, devices in cell.mesh.items()},
     }
     for key, value in positive.items():
-        if value is not None and not value > 0:
-            raise ConfigError(f"{key} is {value}; it must be greater than 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{key} is {value}; it must be greater than 0 and finite")
+    for key in ("warmup_tokens", "weight_decay"):
+        if not 0 <= cell.optimizer[key] < math.inf:
+            raise ConfigError(f"optimizer.{key} is {cell.optimizer[key]}; use 0 or more")
     if cell.optimizer.cooldown_fraction > 1:
         raise ConfigError(
             f"optimizer.cooldown_fraction is {cell.optimizer.cooldown_fraction}; use 1 at most"

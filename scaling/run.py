@@ -75,6 +75,26 @@ class Workshop:
             self._data[name] = folder, shards.read(folder)
         return self._data[name]
 
+    def stream(self, cell: ConfigDict) -> loader.TrainStream:
+        """The cell's batches.
+
+        Raises:
+          ConfigError: the corpus has fewer tokens than the cell's budget.
+        """
+        data, manifest = self.data(cell)
+        context = cell.model.context_tokens
+        windows = loader.Windows(data / manifest.splits["train"].file, context=context)
+        stream = loader.TrainStream(
+            windows, batch_windows=cell.batch_tokens // context, seed=cell.seed
+        )
+        available = stream.steps * cell.batch_tokens
+        if cell.budget.tokens > available:
+            raise configs.ConfigError(
+                f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
+                "training and none is used twice; use a wider model or a smaller budget"
+            )
+        return stream
+
     def program(self, cell: ConfigDict) -> Program:
         """The compiled functions of the cell's shape."""
         shape = configs.size_of(cell)
@@ -159,7 +179,7 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
         return records.read(record_path)
     started = time.perf_counter()
     data, manifest = workshop.data(cell)
-    stream = _stream(cell, data / manifest.splits["train"].file)
+    stream = workshop.stream(cell)
     program = workshop.program(cell)
     compiled_before = program.compile_seconds
     folder = workshop.workdir / "runs" / name
@@ -182,19 +202,6 @@ def run(cell: ConfigDict, workshop: Workshop, *, watch: Watcher) -> Record:
     )
     records.write(record, workshop.workdir / "records")
     return record
-
-
-def _stream(cell: ConfigDict, path: Path) -> loader.TrainStream:
-    windows = loader.Windows(path, context=cell.model.context_tokens)
-    batch_windows = cell.batch_tokens // cell.model.context_tokens
-    stream = loader.TrainStream(windows, batch_windows=batch_windows, seed=cell.seed)
-    available = stream.steps * cell.batch_tokens
-    if cell.budget.tokens > available:
-        raise configs.ConfigError(
-            f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
-            "training and none is used twice; use a wider model or a smaller budget"
-        )
-    return stream
 
 
 class _Outcome(NamedTuple):

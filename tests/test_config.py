@@ -97,6 +97,9 @@ def test_an_override_takes_the_type_of_its_key(text: str, key: str, value: objec
         ("model.head_width=7", "head_width 7 is odd"),
         ("model.width=20", "not on the ladder"),
         ("seed=-1", "seed is -1"),
+        ("mesh.data=0", "mesh.data is 0; it must be greater than 0"),
+        ("budget.flops=1e999", "budget.flops is inf"),
+        ("optimizer.warmup_tokens=-5", "warmup_tokens is -5; use 0 or more"),
         ("budget.flops=None", "set budget.flops or budget.tokens"),
     ],
 )

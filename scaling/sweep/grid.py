@@ -1,6 +1,7 @@
 """Grids: the cells of a study, as resolved configs."""
 
 import copy
+import math
 
 from ml_collections import ConfigDict
 
@@ -24,6 +25,13 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
             f"study.budgets_flops has {len(study.budgets_flops)} entries and study.widths "
             f"{len(study.widths)}; give one tuple of widths for each budget"
         )
+    for flops, widths in zip(study.budgets_flops, study.widths, strict=True):
+        numbers = isinstance(flops, int | float) and 0 < flops < math.inf
+        if not (numbers and isinstance(widths, tuple) and all(isinstance(w, int) for w in widths)):
+            raise ConfigError(
+                f"study.budgets_flops has {flops!r} with study.widths {widths!r}; give positive "
+                "numbers, each with a tuple of widths, as in (1e11,) and ((32, 40, 48),)"
+            )
     pairs = [
         (width, flops)
         for flops, widths in sorted(zip(study.budgets_flops, study.widths, strict=True))

@@ -20,12 +20,16 @@ def launch(cells: Sequence[ConfigDict], workshop: Workshop, *, console: Console)
       ConfigError: a cell that cannot be trained at all.
       OSError: a result could not be written; those before it are intact.
     """
+    paths = [workshop.workdir / "records" / f"{run_id(cell)}.json" for cell in cells]
+    for cell, path in zip(cells, paths, strict=True):
+        if not path.exists():
+            # Asked before the first cell is paid for: does the text suffice for every one?
+            workshop.stream(cell)
     done: list[Record] = []
     total = sum(cell.budget.flops for cell in cells)
     with CellProgress(console, cells=len(cells), flops=total) as progress:
-        for cell in cells:
-            flops = cell.budget.flops
-            there = (workshop.workdir / "records" / f"{run_id(cell)}.json").exists()
+        for cell, path in zip(cells, paths, strict=True):
+            flops, there = cell.budget.flops, path.exists()
             record = run(cell, workshop, watch=functools.partial(progress.tick, flops=flops))
             progress.finish(record, flops=flops, was_there=there)
             done.append(record)

@@ -13,15 +13,17 @@ from rich.console import Console
 
 from scaling import counts, sizes
 from scaling.analysis.fit import fit
-from scaling.analysis.laws import Law
+from scaling.analysis.laws import LAWS, Law
 from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
-from scaling.config import cell_of, override
+from scaling.config import ConfigError, cell_of, override
 from scaling.files import write_json
 from scaling.records import Record, load
 from scaling.run import Workshop
 from scaling.sweep.grid import SEEDS
 from scaling.sweep.launch import launch
+
+LEAST_SAMPLES = 100
 
 
 def study(
@@ -59,6 +61,23 @@ def study(
     if made or not (workdir / "report.html").exists():
         made += write_report(workdir)
     return made
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse, before anything is trained, what the later stages of the study would refuse.
+
+    Raises:
+      ConfigError: an unknown law, fewer than 100 bootstrap samples, a target that is no budget.
+    """
+    law, samples, target = (
+        config.study[key] for key in ("law", "bootstrap_samples", "target_flops")
+    )
+    if law not in LAWS:
+        raise ConfigError(f"study.law is {law!r}; use one of {', '.join(LAWS)}")
+    if samples < LEAST_SAMPLES:
+        raise ConfigError(f"study.bootstrap_samples is {samples}; use {LEAST_SAMPLES} at least")
+    if target is not None and not 0 < target < math.inf:
+        raise ConfigError(f"study.target_flops is {target}; use a positive number, or None")
 
 
 def fit_study(config: ConfigDict, workdir: Path, trained: Sequence[Record]) -> Law:

@@ -46,7 +46,8 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
                 f"another process is writing in {workdir}; wait for it, or use another --workdir"
             ) from None
         found = read_study(workdir)
-        if found is None:
+        # A study that was refused before its first run has made nothing that could be lost.
+        if found is None or (found != config and not (workdir / "runs").exists()):
             write_json(workdir / STUDY_FILE, config)
         elif found != config:
             lines = "\n  ".join(differences(found, config))

@@ -17,7 +17,7 @@ from scaling import config as configs
 from scaling import records
 from scaling.records import Record
 from scaling.sweep.grid import SEEDS, isoflop
-from scaling.sweep.study import nearest_shape
+from scaling.sweep.study import check, nearest_shape
 from scaling.sweep.workdir import WorkdirError, claim, read_study
 
 TINY = (
@@ -219,6 +219,51 @@ def test_a_grid_has_a_cell_for_each_budget_and_width_with_a_seed_of_its_own() ->
         b / a for a, b in zip(*(study.config.study.budgets_flops[i:] for i in (0, 1)), strict=False)
     ]
     assert all(1.7 <= ratio <= 2 for ratio in ratios)
+
+
+def test_a_study_refused_before_its_first_run_leaves_its_work_directory_free(
+    tmp_path: Path,
+) -> None:
+    with claim(tmp_path, {"a": 1}):
+        pass
+    with claim(tmp_path, {"a": 2}):
+        (tmp_path / "runs").mkdir()
+    with pytest.raises(WorkdirError, match="a: 2 -> 3"), claim(tmp_path, {"a": 3}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("study.law=foo", "use one of chinchilla"),
+        ("study.bootstrap_samples=0", "use 100 at least"),
+        ("study.target_flops=-1", "use a positive number"),
+    ],
+)
+def test_what_could_only_fail_after_the_grid_is_refused_before_it(
+    override: str, complaint: str
+) -> None:
+    config = configs.load("configs/quickstart.py", [override]).config
+    with pytest.raises(configs.ConfigError, match=complaint):
+        check(config)
+
+
+@pytest.mark.parametrize("budgets", [(-1.0,), ("a",), (float("inf"),), (float("nan"),)], ids=str)
+def test_a_budget_that_is_no_positive_number_is_refused(budgets: tuple[object, ...]) -> None:
+    config = configs.default()
+    config.study.widths = ((16,),)
+    config.study.budgets_flops = budgets
+    with pytest.raises(configs.ConfigError, match="positive numbers"):
+        isoflop(config)
+
+
+def test_a_grid_the_text_does_not_suffice_for_is_refused_before_its_first_run(
+    tmp_path: Path,
+) -> None:
+    result = quickstart(tmp_path, "--config.study.budgets_flops=(6e8,1.2e9,9e13)")
+    assert result.returncode == 2
+    assert "the corpus has" in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_budgets_without_widths_are_refused() -> None:
