@@ -318,11 +318,14 @@ def _record(
             "loss": outcome.evaluation.loss,
             "loss_stderr": outcome.evaluation.stderr,
             "bits_per_byte": outcome.evaluation.bits_per_byte,
-            "tokens_per_second": tokens / seconds,
         }
         if outcome.evaluation.stderr is None:
             reasons["loss_stderr"] = "the validation split is a single window"
-        if device.device_kind in counts.PEAK_FLOPS:
+        if seconds > 0:
+            values["tokens_per_second"] = tokens / seconds
+        else:
+            reasons["tokens_per_second"] = "the journal of a finished run was lost, and its clock"
+        if seconds > 0 and device.device_kind in counts.PEAK_FLOPS:
             peak = counts.PEAK_FLOPS[device.device_kind] * device_count
             values["mfu"] = counted / seconds / peak
         else:

@@ -159,6 +159,8 @@ LAWS: Mapping[str, Form] = {
     )
 }
 
+REMEDY = "make one with: scaling fit RUNS"
+
 
 class FitError(ValueError):
     """Runs or a file that cannot give a law; the message says what was found and the remedy."""
@@ -258,6 +260,8 @@ class Law:
         Raises:
           FitError: another schema, an unknown law, or a missing field.
         """
+        if not isinstance(obj, Mapping):
+            raise FitError(f"found {type(obj).__name__}, not an object; {REMEDY}")
         if obj.get("schema") != SCHEMA or obj.get("law") not in LAWS:
             raise FitError(
                 f"found schema {obj.get('schema')!r} and law {obj.get('law')!r}; needs a law.json "
@@ -269,4 +273,16 @@ class Law:
             raise FitError(
                 f"this law.json lacks {', '.join(missing)}; make one with: scaling fit RUNS"
             )
-        return cls(**{name: obj[name] for name in names})
+        law = cls(**{name: obj[name] for name in names})
+        try:
+            residuals = [float(entry["flops"]) for entry in law.diagnostics["residuals"]]
+            drawn = np.asarray(law.bootstrap["residual_sd"], np.float64)
+            numbers = [law.values.astype(np.float64), law.samples.astype(np.float64), drawn]
+            whole = all(np.isfinite(array).all() and array.size for array in numbers)
+            if not (
+                whole and residuals and (law.values >= 0).all() and len(drawn) == len(law.samples)
+            ):
+                raise ValueError("a number is missing, infinite or negative")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FitError(f"this law.json is damaged ({error!r}); {REMEDY}") from error
+        return law

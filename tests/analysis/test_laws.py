@@ -94,3 +94,22 @@ def test_a_foreign_law_file_is_refused_with_the_remedy(known, change, text):
         text = "lacks bootstrap"
     with pytest.raises(FitError, match=f"{text}.*scaling fit RUNS"):
         Law.from_json(obj)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda obj: [obj],
+        lambda obj: obj | {"params": {}},
+        lambda obj: obj | {"params": obj["params"] | {"E": "2"}},
+        lambda obj: obj | {"params": obj["params"] | {"E": -1.0}},
+        lambda obj: obj | {"bootstrap": obj["bootstrap"] | {"samples": {}}},
+        lambda obj: obj | {"bootstrap": obj["bootstrap"] | {"residual_sd": [0.1]}},
+        lambda obj: obj | {"diagnostics": obj["diagnostics"] | {"residuals": []}},
+        lambda obj: obj | {"diagnostics": []},
+    ],
+)
+def test_a_damaged_law_is_refused_with_the_remedy(known, damage) -> None:
+    obj = fit(known.runs(noise=0.003), bootstrap=100).to_json()
+    with pytest.raises(FitError, match="make one with: scaling fit RUNS"):
+        Law.from_json(damage(obj))
