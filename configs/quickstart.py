@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
         study.budgets_flops = (2e10, 3.5e10, 6.1e10, 1.07e11)
         study.widths = ((16, 24, 32, 40),) * 4
         study.target_flops = 3.3e11
-        config.evaluate_every_steps = 100
+        config.runtime.evaluate_every_steps = 100
     elif arg == "":
         study.budgets_flops = (2.2e11, 3.85e11, 6.74e11, 1.18e12)
         study.widths = (

@@ -37,7 +37,7 @@ import flax
 import jax
 
 import scaling
-from scaling.run import devices
+from scaling.provenance import devices
 
 assert (3, 11) <= sys.version_info[:2] <= (3, 13), "use Python 3.11 to 3.13"
 versions = f"scaling {scaling.__version__}, jax {jax.__version__}, flax {flax.__version__}"

@@ -95,13 +95,14 @@ def fan_in(axes: Axes, sizes: Mapping[str, int]) -> int:
 
 
 def role(axes: Axes) -> Role:
-    """Part played when width grows: `input` V->D, `output` D->V or D->C, `hidden`, or `vector`.
+    """Part played when width grows: `input` V->D (or another table, T->D or C->D), `output` D->V
+    or D->C, `hidden`, or `vector`.
 
     Yang et al. 2022 (Tensor Programs V, table 3) scale initialisation and rate by this role.
     """
     if not axes.inputs:
         return "vector"
-    if axes.inputs == ("V",):
+    if axes.inputs in (("V",), ("T",), ("C",)):
         return "input"
     if axes.outputs in (("V",), ("C",)):
         return "output"

@@ -2,13 +2,14 @@
 needs them."""
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from scaling import __version__
+from scaling import __version__, arguments
 
 if TYPE_CHECKING:
     from scaling.config import Study as Loaded
@@ -23,8 +24,6 @@ run before training it, and check.
   scaling fit RUNS                     a law from anybody's runs
   scaling plan law.json --flops=1e21   what to train next, and what it will score
 """
-CONFIG_HELP = "a Python config file (it is run as code), with its argument after a colon"
-OVERRIDES = "override any key of the config with --config.KEY=VALUE, as in --config.seed=1"
 
 
 class Verb(NamedTuple):
@@ -37,9 +36,9 @@ class Verb(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run one verb and exit: 0 done, 2 bad input (nothing overwritten), 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    rest, overrides = _split_overrides(arguments)
+    """Run one verb and exit: 0 done, 2 bad input (nothing overwritten), 75 told to stop and all
+    kept, 130 interrupted."""
+    rest, overrides = _split_overrides(list(sys.argv[1:] if argv is None else argv))
     parser = _parser()
     options = parser.parse_args(rest)
     options.overrides = overrides
@@ -63,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     rest: list[str] = []
     overrides: list[str] = []
-    waiting = iter(arguments)
+    waiting = iter(words)
     for argument in waiting:
         if not argument.startswith("--config."):
             rest.append(argument)
@@ -100,100 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _takes_study(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", required=True, metavar="FILE[:ARG]", help=f"{CONFIG_HELP}; {OVERRIDES}"
-    )
-    parser.add_argument(
-        "--workdir",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="where results go; the same again resumes",
-    )
-
-
-def _takes_quickstart(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", default="configs/quickstart.py", metavar="FILE[:ARG]",
-        help=f"{CONFIG_HELP} (default configs/quickstart.py; "
-        f"configs/quickstart.py:tiny takes 2 minutes); {OVERRIDES}",
-    )  # fmt: skip
-    parser.add_argument(
-        "--workdir", type=Path, metavar="DIR",
-        help="where results go; the same again resumes (default runs/ and the study's name)",
-    )  # fmt: skip
-
-
-def _takes_workdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="the directory of a study")
-
-
-def _takes_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "runs",
-        type=Path,
-        metavar="RUNS",
-        help="a folder of records, a .json or .jsonl, or a CSV with columns params, tokens, loss "
-        "(flops optional)",
-    )
-    parser.add_argument("--law", default="chinchilla", help="which law to fit (default chinchilla)")
-    parser.add_argument(
-        "--columns",
-        default="",
-        metavar="OURS=THEIRS,...",
-        help="names in the table, as in params=N,tokens=D,loss=final_loss",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples for the intervals (default 1000)",
-    )
-    parser.add_argument(
-        "--delta",
-        type=float,
-        metavar="DELTA",
-        help="threshold of the Huber loss (default: from the residuals)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where law.json goes (default: here)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a law.json that is there")
-
-
-def _takes_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("law", type=Path, metavar="LAW.json", help="a law that `scaling fit` wrote")
-    parser.add_argument(
-        "--flops",
-        required=True,
-        type=float,
-        action="append",
-        help="a budget; may be given several times",
-    )
-    parser.add_argument(
-        "--config",
-        default="configs/quickstart.py",
-        metavar="FILE[:ARG]",
-        help=f"the config whose overrides to write (default configs/quickstart.py); {OVERRIDES}",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write plan.json here (default: print only)"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a plan.json that is there"
-    )
-
-
-def _takes_nothing(parser: argparse.ArgumentParser) -> None:
-    pass
-
-
 def _quickstart(options: argparse.Namespace) -> int:
     from scaling.config import load
 
@@ -212,10 +117,13 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
 
     from scaling.analysis.report import terminal_table
     from scaling.config import ConfigError, plain
-    from scaling.run import Workshop, devices
+    from scaling.provenance import devices
     from scaling.sweep.launch import launch
     from scaling.sweep.study import check, study
     from scaling.sweep.workdir import claim
+    from scaling.train.loop import Stopped
+    from scaling.train.processes import StopRequest
+    from scaling.workshop import Workshop
 
     if loaded.grid is None:
         raise ConfigError(
@@ -225,13 +133,17 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
     cells = loaded.grid(loaded.config)
     if whole:
         check(loaded.config)
+    _compile_cache(loaded.config.runtime.compile_cache)
     console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
-    with claim(workdir, plain(loaded.config)):
-        if whole:
-            made = study(loaded.config, cells, workdir, console=console)
-        else:
-            launch(cells, Workshop(workdir), console=console)
-            made = []
+    with claim(workdir, plain(loaded.config)), StopRequest() as stop:
+        try:
+            if whole:
+                made = study(loaded.config, cells, workdir, console=console, stop=stop)
+            else:
+                launch(cells, Workshop(workdir), console=console, stop=stop)
+                made = []
+        except Stopped as error:
+            return _stopped(error)
     console.print(terminal_table(workdir))
     for name in (
         "records",
@@ -252,20 +164,49 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
 def _train(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from scaling.config import cell_of, load, plain
-    from scaling.run import Workshop, devices
+    from scaling.cells import cell_of
+    from scaling.config import load, plain
+    from scaling.provenance import devices
     from scaling.sweep.launch import launch
     from scaling.sweep.workdir import claim
+    from scaling.train import processes
+    from scaling.train.loop import Stopped
+    from scaling.workshop import Workshop
 
-    console = Console()
     cell = cell_of(load(options.config, options.overrides).config)
+    if options.distributed or options.coordinator is not None:
+        processes.join(
+            coordinator=options.coordinator, processes=options.processes, process=options.process
+        )
+    _compile_cache(cell.runtime.compile_cache)
+    console = Console(quiet=not processes.first())
     console.print(f"one run on {devices()}; work directory {options.workdir}", highlight=False)
-    with claim(options.workdir, plain(cell)):
-        [record] = launch([cell], Workshop(options.workdir), console=console)
+    with (
+        claim(options.workdir, plain(cell)) if processes.first() else contextlib.nullcontext(),
+        processes.StopRequest() as stop,
+    ):
+        try:
+            [record] = launch([cell], Workshop(options.workdir), console=console, stop=stop)
+        except Stopped as error:
+            return _stopped(error)
     console.print(
         f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
     )
     return 0 if record.status == "ok" else 1
+
+
+def _stopped(error: Exception) -> int:
+    from scaling.train.processes import STOPPED
+
+    print(f"{error}; the same command continues there", file=sys.stderr)
+    return STOPPED
+
+
+def _compile_cache(wanted: bool) -> None:
+    from scaling.train import compile_cache
+
+    if wanted:
+        compile_cache.open_cache(compile_cache.default_folder())
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -383,47 +324,47 @@ VERBS = {
     "quickstart": Verb(
         "the whole loop on the packaged text: grid, law, prediction, larger run, report",
         "scaling quickstart --config=configs/quickstart.py:tiny",
-        _takes_quickstart,
+        arguments.quickstart,
         _quickstart,
     ),
     "train": Verb(
         "train the single run that a config describes",
         "scaling train --config=configs/quickstart.py --config.model.width=48 "
         "--config.budget.flops=3e11 --workdir=runs/one",
-        _takes_study,
+        arguments.run,
         _train,
     ),
     "sweep": Verb(
         "train the grid of a config, without fitting",
         "scaling sweep --config=configs/quickstart.py --workdir=runs/grid",
-        _takes_study,
+        arguments.study,
         _sweep,
     ),
     "status": Verb(
         "what a work directory holds and what is still to do",
         "scaling status runs/quickstart",
-        _takes_workdir,
+        arguments.workdir,
         _status,
     ),
     "fit": Verb(
         "fit a law to anybody's runs and write law.json",
         "scaling fit runs.csv --columns params=N,tokens=D,loss=final_loss --out=fits",
-        _takes_runs,
+        arguments.runs,
         _fit,
     ),
     "plan": Verb(
         "the compute-optimal run at a budget, with intervals and the overrides that train it",
         "scaling plan law.json --flops=1e21",
-        _takes_plan,
+        arguments.plan,
         _plan,
     ),
     "report": Verb(
         "write report.html and figures/ of a work directory",
         "scaling report runs/quickstart",
-        _takes_workdir,
+        arguments.workdir,
         _report,
     ),
     "doctor": Verb(
-        "check this machine and installation", "scaling doctor", _takes_nothing, _doctor
+        "check this machine and installation", "scaling doctor", arguments.nothing, _doctor
     ),
 }

@@ -1,4 +1,4 @@
-"""The configuration: every key the code reads, its unit in its name, derived values filled in once.
+"""The configuration: every key the code reads, its unit in its name.
 
 A study's config is a Python file in `configs/` (it is run as code) with `get_config(arg)`, which
 returns a ConfigDict made from `default()`, and, for a sweep, `get_grid(config)`, the list of its
@@ -6,12 +6,11 @@ cells.
 """
 
 import ast
-import copy
 import difflib
 import hashlib
 import importlib.util
 import json
-import math
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from scaling import counts, sizes
+from scaling.architecture import Architecture
 
 
 class ConfigError(ValueError):
@@ -27,8 +26,11 @@ class ConfigError(ValueError):
 
 
 def default() -> ConfigDict:
-    """Every key, with the value a study has unless it says otherwise; placeholders follow from the
-    width."""
+    """Every key, with the value a study has unless it says otherwise; placeholders follow from
+    others.
+
+    `runtime` and `mesh` say how a run is carried out, all else what it is: see `identity`.
+    """
     config = ConfigDict()
     config.seed = 0
 
@@ -36,39 +38,72 @@ def default() -> ConfigDict:
     config.corpus.name = "wiki-leads"
     config.corpus.languages = ("en", "es", "fr")
     config.corpus.vocabulary = 512
+    config.corpus.sentinels = placeholder(int)
+
+    config.objective = ConfigDict()
+    config.objective.name = "causal"
+    config.objective.mask_rate = 0.15
+    config.objective.whole_words = False
+    config.objective.mean_span_tokens = 3.0
+    config.objective.z_loss = 0.0
 
     config.model = ConfigDict()
+    config.model.family = "ladder"
     config.model.width = 64
-    config.model.depth = placeholder(int)
-    config.model.heads = placeholder(int)
-    config.model.head_width = placeholder(int)
-    config.model.feedforward_width = placeholder(int)
+    for key in ("depth", "heads", "kv_heads", "head_width", "feedforward_width", "vocabulary"):
+        config.model[key] = placeholder(int)
     config.model.context_tokens = 128
+    for key, kind in _architecture_keys():
+        config.model[key] = placeholder(kind)
+
+    config.parameterization = ConfigDict()
+    config.parameterization.name = "standard"
+    config.parameterization.base_width = placeholder(int)
+    config.parameterization.base_depth = placeholder(int)
+    config.parameterization.base_head_width = placeholder(int)
 
     # Either the compute or the tokens of the run; the other follows.
     config.budget = ConfigDict()
     config.budget.flops = placeholder(float)
     config.budget.tokens = placeholder(int)
     config.batch_tokens = placeholder(int)
+    config.precision = "float32"
 
     config.optimizer = ConfigDict()
+    config.optimizer.name = "muon"
+    config.optimizer.schedule = "wsd"
     config.optimizer.learning_rate = placeholder(float)
     config.optimizer.vector_learning_rate = placeholder(float)
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip_norm = 1.0
     config.optimizer.warmup_tokens = placeholder(int)
     config.optimizer.cooldown_fraction = 0.3
+    config.optimizer.decays = (0.9, 0.95)
+    config.optimizer.epsilon = 1e-8
+    config.optimizer.skip_limit = 10
 
-    config.evaluate_every_steps = 500
-    config.evaluate_windows = 128
-    config.log_every_steps = 50
-    config.checkpoint_every_steps = 2000
-    config.keep_checkpoints = 2
+    config.runtime = ConfigDict()
+    config.runtime.evaluate_every_steps = 500
+    config.runtime.evaluate_windows = 128
+    config.runtime.log_every_steps = 50
+    config.runtime.checkpoint_every_steps = 2000
+    config.runtime.keep_checkpoints = 2
+    config.runtime.dispatch_steps = 1
+    config.runtime.microbatches = 1
+    config.runtime.loss_chunk_tokens = placeholder(int)
+    config.runtime.remat = "none"
+    config.runtime.layers_unrolled = placeholder(int)
+    config.runtime.attention_kernel = "xla"
+    config.runtime.compile_cache = True
+    config.runtime.watchdog_seconds = 1800.0
+    config.runtime.profile_steps = ()
+    config.runtime.trackers = ()
 
     config.mesh = ConfigDict()
     config.mesh.data = 1
     config.mesh.fsdp = 1
     config.mesh.tensor = 1
+    config.mesh.context = 1
 
     config.study = ConfigDict()
     config.study.name = "study"
@@ -78,6 +113,22 @@ def default() -> ConfigDict:
     config.study.law = "chinchilla"
     config.study.bootstrap_samples = 1000
     return config
+
+
+def _architecture_keys() -> Iterator[tuple[str, type]]:
+    """The fields of `Architecture`, with the type that each takes when it is set."""
+    for key, hint in typing.get_type_hints(Architecture).items():
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
+        yield key, kinds[0] if isinstance(kinds[0], type) else type(kinds[0])
+
+
+HOW = ("runtime", "mesh")
+"""Sections that say how a run is carried out: they may change when it is resumed."""
+
+
+def identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run or study is, of its plain config: everything but how it is carried out."""
+    return {key: value for key, value in content.items() if key not in HOW}
 
 
 class Study(NamedTuple):
@@ -182,111 +233,6 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def resolve(config: ConfigDict) -> ConfigDict:
-    """A copy with every derived value computed and written out; resolving twice changes nothing.
-
-    Shape and rates follow from the width by the rules of `scaling.sizes`; tokens follow from the
-    FLOPs or FLOPs from tokens (`counts.flops_6nd`), rounded down to whole batches.
-
-    Raises:
-      ConfigError: neither or both of budget.flops and budget.tokens, or a value out of range.
-    """
-    cell = copy.deepcopy(config)
-    model = cell.model
-    rung = sizes.size(model.width, vocabulary=cell.corpus.vocabulary)
-    _fill(model, depth=rung.depth, heads=rung.heads)
-    _fill(model, head_width=model.width // model.heads, feedforward_width=rung.feedforward)
-    _fill(cell, batch_tokens=sizes.TRAINING.batch_tokens)
-    _fill(
-        cell.optimizer,
-        learning_rate=sizes.TRAINING.matrix_rate,
-        vector_learning_rate=sizes.TRAINING.vector_rate,
-        warmup_tokens=sizes.TRAINING.warmup_tokens,
-    )
-    _check(cell)
-    shape = size_of(cell)
-    if cell.budget.tokens is None:
-        if cell.budget.flops is None:
-            raise ConfigError("the run has no budget; set budget.flops or budget.tokens")
-        cell.budget.tokens = counts.tokens_for(shape, flops=cell.budget.flops)
-    steps = cell.budget.tokens // cell.batch_tokens
-    if steps < 1:
-        raise ConfigError(
-            f"budget.tokens {cell.budget.tokens} is less than one batch of {cell.batch_tokens} "
-            "tokens; use a larger budget, a narrower model or a smaller batch"
-        )
-    cell.budget.tokens = steps * cell.batch_tokens
-    if cell.budget.flops is None:
-        cell.budget.flops = float(counts.flops_6nd(shape, tokens=cell.budget.tokens))
-    return cell
-
-
-def _fill(section: ConfigDict, **values: Any) -> None:
-    for key, value in values.items():
-        if section[key] is None:
-            section[key] = value
-
-
-def _check(cell: ConfigDict) -> None:
-    positive = {
-        "model.context_tokens": cell.model.context_tokens,
-        "batch_tokens": cell.batch_tokens,
-        "budget.flops": cell.budget.flops,
-        "budget.tokens": cell.budget.tokens,
-        "optimizer.learning_rate": cell.optimizer.learning_rate,
-        "optimizer.vector_learning_rate": cell.optimizer.vector_learning_rate,
-        "optimizer.clip_norm": cell.optimizer.clip_norm,
-        "optimizer.cooldown_fraction": cell.optimizer.cooldown_fraction,
-        "evaluate_every_steps": cell.evaluate_every_steps,
-        "evaluate_windows": cell.evaluate_windows,
-        "log_every_steps": cell.log_every_steps,
-        "checkpoint_every_steps": cell.checkpoint_every_steps,
-        "keep_checkpoints": cell.keep_checkpoints,
-        **{f"mesh.{axis}": devices for axis, devices in cell.mesh.items()},
-    }
-    for key, value in positive.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{key} is {value}; it must be greater than 0 and finite")
-    for key in ("warmup_tokens", "weight_decay"):
-        if not 0 <= cell.optimizer[key] < math.inf:
-            raise ConfigError(f"optimizer.{key} is {cell.optimizer[key]}; use 0 or more")
-    if cell.optimizer.cooldown_fraction > 1:
-        raise ConfigError(
-            f"optimizer.cooldown_fraction is {cell.optimizer.cooldown_fraction}; use 1 at most"
-        )
-    if cell.batch_tokens % cell.model.context_tokens:
-        raise ConfigError(
-            f"batch_tokens {cell.batch_tokens} is not a multiple of model.context_tokens "
-            f"{cell.model.context_tokens}; use one that is"
-        )
-    if cell.model.head_width % 2:
-        raise ConfigError(
-            f"model.head_width {cell.model.head_width} is odd; rotary pairs need an even one"
-        )
-    if not 0 <= cell.seed < 2**31:
-        raise ConfigError(f"seed is {cell.seed}; use an integer from 0 to 2147483647")
-
-
-def size_of(cell: ConfigDict) -> sizes.Size:
-    """The model shape that a resolved config names."""
-    return sizes.Size(
-        width=cell.model.width,
-        depth=cell.model.depth,
-        heads=cell.model.heads,
-        head_width=cell.model.head_width,
-        feedforward=cell.model.feedforward_width,
-        vocabulary=cell.corpus.vocabulary,
-    )
-
-
-def cell_of(config: ConfigDict) -> ConfigDict:
-    """What a single run depends on: the resolved config without its study."""
-    cell = resolve(config)
-    with cell.unlocked():
-        del cell.study
-    return cell
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -17,18 +17,26 @@ from typing import NamedTuple
 
 SMALLEST_WIDTH = 16
 LARGEST_WIDTH = 65_536
+CONTEXT = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A model's shape; lengths of the letters D, F, N, H, L, V."""
+    """A model's shape; lengths of the letters D, F, N, K, H, L, V, T.
+
+    `context` is the length of a learned table of positions, and `token_types` (letter C) of a table
+    of token types; a model without such a table takes no notice of it.
+    """
 
     width: int
     depth: int
     heads: int
+    kv_heads: int
     head_width: int
     feedforward: int
     vocabulary: int
+    context: int
+    token_types: int = 0
 
     @property
     def lengths(self) -> Mapping[str, int]:
@@ -37,9 +45,12 @@ class Size:
             "D": self.width,
             "F": self.feedforward,
             "N": self.heads,
+            "K": self.kv_heads,
             "H": self.head_width,
             "L": self.depth,
             "V": self.vocabulary,
+            "T": self.context,
+            "C": self.token_types,
         }
 
 
@@ -62,10 +73,18 @@ def size(width: int, *, vocabulary: int) -> Size:
         width=width,
         depth=max(2, round(12 * (width / 768) ** 0.75)),
         heads=heads,
+        kv_heads=heads,
         head_width=width // heads,
         feedforward=4 * width,
         vocabulary=vocabulary,
+        context=CONTEXT,
     )
+
+
+def gated(width: int) -> int:
+    """Feed-forward width of SwiGLU: 8/3 width, so that three matrices weigh what two of 4 width do
+    (Shazeer 2020, section 3.1), rounded up to a multiple of 8."""
+    return -(-8 * width // 24) * 8
 
 
 def ladder(*, vocabulary: int) -> Iterator[Size]:

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scaling import cells
 from scaling import config as configs
 from scaling.files import write_json
-from scaling.run import Workshop, run
+from scaling.run import run
+from scaling.workshop import Workshop
 
 KEPT = Path(__file__).parent / "records.json"
 FLOPS = 2.5e11
@@ -45,7 +47,7 @@ def train(workdir: Path) -> None:
             f"seed={seed}",
         ]
         configs.override(config, overrides)
-        run(configs.cell_of(config), workshop, watch=lambda tick: None)
+        run(cells.cell_of(config), workshop, watch=lambda tick: None)
     gather(workdir)
 
 

@@ -1,6 +1,6 @@
 """Token files to batches: batch t is a pure function of (seed, t), so resuming needs no replay."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from scaling.data.tokenizer import END_OF_DOCUMENT
 
 Batch = dict[str, np.ndarray]
+Corruption = Callable[[Batch, np.random.Generator], Batch]
 
 
 class Windows:
@@ -45,7 +46,14 @@ class Windows:
 class TrainStream:
     """Shuffled windows, each used at most once."""
 
-    def __init__(self, windows: Windows, *, batch_windows: int, seed: int) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        batch_windows: int,
+        seed: int,
+        corrupt: Corruption | None = None,
+    ) -> None:
         self._windows = windows
         self._batch = batch_windows
         self._order = np.random.default_rng(seed).permutation(windows.count)
@@ -65,7 +73,11 @@ class TrainStream:
 
 
 def evaluation(
-    windows: Windows, *, batch_windows: int, limit: int | None = None
+    windows: Windows,
+    *,
+    batch_windows: int,
+    limit: int | None = None,
+    corrupt: Corruption | None = None,
 ) -> Iterator[Batch]:
     """Every window once, or `limit` spread evenly; the last batch is padded with weight 0."""
     count = windows.count if limit is None else min(limit, windows.count)

@@ -1,36 +1,41 @@
 """The parts of a transformer, each weight declared once by its letters."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from scaling.axes import fan_in, parse, role, shape
-
-NORM_EPSILON = 1e-6
-LOOKUP_DEVIATION = 0.02
+from scaling.architecture import Architecture
+from scaling.axes import parse, role, shape
+from scaling.model.parameterization import Parameterization
 
 Module = TypeVar("Module", bound=nnx.Module)
+Kernel = Literal["xla", "cudnn"]
 
 
-def weight(declaration: str, lengths: Mapping[str, int], key: Array | None = None) -> nnx.Param:
-    """Declare and initialise a weight: `weight("D->F", lengths, key)`.
-
-    Matrices are normal with standard deviation 1/sqrt(fan-in), look-ups (`"V->D"`) 0.02, vectors
-    one (and need no key). The declaration stays with the array as its metadata `axes`.
-    """
+def weight(declaration: str, rules: Parameterization, key: Array) -> nnx.Param:
+    """Declare a random matrix or look-up: `weight("D->F", rules, key)`, normal with the deviation
+    that `rules` give to its role. The declaration stays with the array as its metadata `axes`."""
     axes = parse(declaration)
     if role(axes) == "vector":
-        return nnx.Param(jnp.ones(shape(axes, lengths), jnp.float32), axes=declaration)
-    if key is None:
-        raise ValueError(f"weight {declaration!r} is random; pass a key")
-    deviation = LOOKUP_DEVIATION if role(axes) == "input" else fan_in(axes, lengths) ** -0.5
-    value = deviation * jax.random.normal(key, shape(axes, lengths), jnp.float32)
+        raise ValueError(f"weight {declaration!r} is a vector; use gain or bias")
+    deviation = rules.scale(axes).deviation
+    value = deviation * jax.random.normal(key, shape(axes, rules.lengths), jnp.float32)
     return nnx.Param(value, axes=declaration)
+
+
+def gain(declaration: str, rules: Parameterization) -> nnx.Param:
+    """Declare a vector of ones, to multiply with."""
+    return nnx.Param(jnp.ones(shape(parse(declaration), rules.lengths)), axes=declaration)
+
+
+def bias(declaration: str, rules: Parameterization) -> nnx.Param:
+    """Declare a vector of zeros, to add."""
+    return nnx.Param(jnp.zeros(shape(parse(declaration), rules.lengths)), axes=declaration)
 
 
 def stack(make: Callable[[Array], Module], keys: Array) -> Module:
@@ -45,9 +50,9 @@ def stack(make: Callable[[Array], Module], keys: Array) -> Module:
     return nnx.merge(graph, state)
 
 
-def contract(x: Array, kernel: nnx.Param) -> Array:
-    """Multiply the trailing axes of `x` with the kernel's inputs: x_...D with "D->NH" gives
-    x_...NH.
+def contract(x: Array, kernel: nnx.Param, added: nnx.Param | None = None) -> Array:
+    """Multiply the trailing axes of `x` with the kernel's inputs, and add a bias if there is one:
+    x_...D with "D->NH" gives x_...NH.
 
     Leading axes are flattened into one first: a plain matrix product, and so its gradient, is what
     every backend has its fastest kernel for.
@@ -57,42 +62,156 @@ def contract(x: Array, kernel: nnx.Param) -> Array:
     leading = x.shape[: x.ndim - contracted]
     inputs = math.prod(x.shape[x.ndim - contracted :])
     product = x.reshape(-1, inputs) @ kernel[...].astype(x.dtype).reshape(inputs, -1)
+    if added is not None:
+        product = product + added[...].astype(x.dtype).reshape(1, -1)
     return product.reshape(*leading, *kernel.shape[contracted:])
 
 
-def rms_norm(x: Array, gain: nnx.Param) -> Array:
-    """x / rms(x) * gain over the last axis, in float32 (Zhang and Sennrich 2019, eq. 4)."""
+def rms_norm(x: Array, gains: nnx.Param, *, epsilon: float) -> Array:
+    """x / rms(x) * gains over the last axis, in float32 (Zhang and Sennrich 2019, eq. 4)."""
     wide = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + NORM_EPSILON)
-    gains = jnp.expand_dims(gain[...].astype(x.dtype), tuple(range(x.ndim - 1)))
-    return (wide * scale).astype(x.dtype) * gains
+    scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + epsilon)
+    return (wide * scale).astype(x.dtype) * _trailing(gains, x)
 
 
-def rotary(x_BTNH: Array, positions_BT: Array, *, theta: float) -> Array:
-    """Rotate pairs (i, i + H/2) of each head by position * theta^(-2i/H) (Su et al. 2021, section
-    3.2.2).
+def layer_norm(x: Array, gains: nnx.Param, biases: nnx.Param, *, epsilon: float) -> Array:
+    """(x - mean) / deviation * gains + biases over the last axis, in float32 (Ba et al. 2016, eq.
+    4)."""
+    wide = x.astype(jnp.float32)
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + epsilon)
+    return (centred * scale).astype(x.dtype) * _trailing(gains, x) + _trailing(biases, x)
 
-    Departure from the paper: halves are paired instead of neighbours, as in the Llama and Qwen
+
+def _trailing(vector: nnx.Param, x: Array) -> Array:
+    return jnp.expand_dims(vector[...].astype(x.dtype), tuple(range(x.ndim - 1)))
+
+
+class Norm(nnx.Module):
+    """The architecture's norm over D."""
+
+    def __init__(self, architecture: Architecture, rules: Parameterization) -> None:
+        self.epsilon = architecture.norm_epsilon
+        self.gain = gain("->D", rules)
+        self.bias = bias("->D", rules) if architecture.norm == "layer" else None
+
+    def __call__(self, x_BTD: Array) -> Array:
+        if self.bias is None:
+            return rms_norm(x_BTD, self.gain, epsilon=self.epsilon)
+        return layer_norm(x_BTD, self.gain, self.bias, epsilon=self.epsilon)
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of a batch's positions, the same for every layer."""
+
+    cosine_BTH: Array
+    sine_BTH: Array
+
+
+def rotation(positions_BT: Array, *, head_width: int, theta: float, dtype: jnp.dtype) -> Rotation:
+    """Angles position * theta^(-2i/H) of the pairs i of a head (Su et al. 2021, section 3.2.2)."""
+    half = head_width // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles_BTH = positions_BT[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
+    return Rotation(jnp.cos(angles_BTH).astype(dtype), jnp.sin(angles_BTH).astype(dtype))
+
+
+def rotate(x_BTNH: Array, by: Rotation) -> Array:
+    """Rotate pairs (i, i + H/2) of each head.
+
+    Departure from Su et al.: halves are paired instead of neighbours, as in the Llama and Qwen
     weights.
     """
     half = x_BTNH.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None, :]
-    cosine, sine = jnp.cos(angles).astype(x_BTNH.dtype), jnp.sin(angles).astype(x_BTNH.dtype)
+    cosine, sine = by.cosine_BTH[:, :, None], by.sine_BTH[:, :, None]
     first, second = x_BTNH[..., :half], x_BTNH[..., half:]
     return jnp.concatenate(
         [first * cosine - second * sine, second * cosine + first * sine], axis=-1
     )
 
 
-def attention(q_BTNH: Array, k_BSNH: Array, v_BSNH: Array, mask_BTS: Array) -> Array:
-    """softmax(q k / sqrt(H)) v where `mask_BTS` is true (Vaswani et al. 2017, eq. 1); softmax in
+def attention_mask(
+    segments_BT: Array,
+    *,
+    causal: bool,
+    window_tokens: int | None = None,
+    prefix_BT: Array | None = None,
+) -> Array:
+    """mask_BTS: which keys S each query T may attend to.
+
+    Those of its own document, not later ones if `causal` (but those of the prefix are open to all),
+    and none that is `window_tokens` or more away.
+    """
+    length = segments_BT.shape[1]
+    mask_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+    distance_TS = jnp.arange(length)[:, None] - jnp.arange(length)[None, :]
+    if causal:
+        open_BTS = (distance_TS >= 0)[None]
+        if prefix_BT is not None:
+            open_BTS = open_BTS | prefix_BT[:, None, :]
+        mask_BTS = mask_BTS & open_BTS
+    if window_tokens is not None:
+        mask_BTS = mask_BTS & (jnp.abs(distance_TS) < window_tokens)[None]
+    return mask_BTS
+
+
+def attention(
+    q_BTNH: Array,
+    k_BSKH: Array,
+    v_BSKH: Array,
+    mask_BTS: Array,
+    *,
+    scale: float,
+    kernel: Kernel = "xla",
+) -> Array:
+    """softmax(scale q k) v where `mask_BTS` is true (Vaswani et al. 2017, eq. 1); softmax in
     float32.
 
-    Heads are moved next to the batch so that scores and values are contiguous batched products.
+    Query head n reads key/value head n // G, G = N / K (Ainslie et al. 2023). Under `xla` heads are
+    moved next to the batch, and the G queries of one head beside each other, so that scores and
+    values are contiguous batched products; `cudnn` is its fused kernel, on NVIDIA devices alone.
     """
-    q_BNTH, k_BNSH, v_BNSH = (jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BSNH, v_BSNH))
-    scores_BNTS = q_BNTH @ jnp.swapaxes(k_BNSH, 2, 3) / math.sqrt(q_BTNH.shape[-1])
-    scores_BNTS = jnp.where(mask_BTS[:, None], scores_BNTS.astype(jnp.float32), -1e30)
-    weights_BNTS = jax.nn.softmax(scores_BNTS, axis=-1).astype(v_BSNH.dtype)
-    return jnp.swapaxes(weights_BNTS @ v_BNSH, 1, 2)
+    if kernel == "cudnn":
+        return jax.nn.dot_product_attention(
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            mask=mask_BTS[:, None],
+            scale=scale,
+            implementation="cudnn",
+        )
+    B, T, N, H = q_BTNH.shape
+    S, K = k_BSKH.shape[1:3]
+    G = N // K
+    q_BKGTH = (q_BTNH * scale).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
+    k_BKHS, v_BKSH = k_BSKH.transpose(0, 2, 3, 1), v_BSKH.transpose(0, 2, 1, 3)
+    scores = (q_BKGTH.reshape(B, K, G * T, H) @ k_BKHS).astype(jnp.float32)
+    scores_BKGTS = jnp.where(
+        mask_BTS[:, None, None], scores.reshape(B, K, G, T, S), jnp.float32(-1e30)
+    )
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    mixed_BKGTH = (weights_BKGTS.reshape(B, K, G * T, S) @ v_BKSH).reshape(B, K, G, T, H)
+    return mixed_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def squared_relu(x: Array) -> Array:
+    """max(x, 0)^2 (So et al. 2021)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+def gelu(x: Array) -> Array:
+    """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU with its tanh approximation, as in GPT-2."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "swiglu": jax.nn.silu,
+    "squared_relu": squared_relu,
+}

@@ -1,75 +1,257 @@
-"""The decoder: pre-norm blocks with rotary attention, QK-norm and squared ReLU, and a tied head."""
+"""Decoder and Encoder: the same blocks under two masks."""
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from scaling.model.layers import attention, contract, rms_norm, rotary, stack, weight
+from scaling.architecture import Architecture
+from scaling.model.layers import (
+    ACTIVATIONS,
+    Kernel,
+    Norm,
+    Rotation,
+    attention,
+    attention_mask,
+    bias,
+    contract,
+    gain,
+    rms_norm,
+    rotate,
+    rotation,
+    stack,
+    weight,
+)
+from scaling.model.parameterization import Parameterization
 from scaling.sizes import Size
 
-ROTARY_THETA = 10_000.0
+REMAT = {
+    "full": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What the backward pass computes again: `full` a layer, `dots` all but its dense products."""
+
+
+class Attention(nnx.Module):
+    """Multi-head attention: grouped keys and values, norms of queries and keys if so built."""
+
+    def __init__(self, kind: Architecture, rules: Parameterization, *, key: Array) -> None:
+        keys = jax.random.split(key, 4)
+        self.query = weight("D->NH", rules, keys[0])
+        self.key = weight("D->KH", rules, keys[1])
+        self.value = weight("D->KH", rules, keys[2])
+        self.project = weight("NH->D", rules, keys[3])
+        self.query_bias = bias("->NH", rules) if kind.biases else None
+        self.key_bias = bias("->KH", rules) if kind.biases else None
+        self.value_bias = bias("->KH", rules) if kind.biases else None
+        self.project_bias = bias("->D", rules) if kind.biases else None
+        self.query_gain = gain("->H", rules) if kind.query_key_norm else None
+        self.key_gain = gain("->H", rules) if kind.query_key_norm else None
+        self.epsilon = kind.norm_epsilon
+        self.scale = rules.attention_scale
+
+    def __call__(
+        self, x_BTD: Array, turned: Rotation | None, mask_BTS: Array, kernel: Kernel
+    ) -> Array:
+        q_BTNH = contract(x_BTD, self.query, self.query_bias)
+        k_BSKH = contract(x_BTD, self.key, self.key_bias)
+        v_BSKH = contract(x_BTD, self.value, self.value_bias)
+        if self.query_gain is not None and self.key_gain is not None:
+            q_BTNH = rms_norm(q_BTNH, self.query_gain, epsilon=self.epsilon)
+            k_BSKH = rms_norm(k_BSKH, self.key_gain, epsilon=self.epsilon)
+        if turned is not None:
+            q_BTNH, k_BSKH = rotate(q_BTNH, turned), rotate(k_BSKH, turned)
+        mixed_BTNH = attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=self.scale, kernel=kernel)
+        return contract(mixed_BTNH, self.project, self.project_bias)
+
+
+class FeedForward(nnx.Module):
+    """activation(x up) down; under swiglu (silu(x gate) * x up) down (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, kind: Architecture, rules: Parameterization, *, key: Array) -> None:
+        keys = jax.random.split(key, 3)
+        self.up = weight("D->F", rules, keys[0])
+        self.down = weight("F->D", rules, keys[1])
+        self.gate = weight("D->F", rules, keys[2]) if kind.activation == "swiglu" else None
+        self.up_bias = bias("->F", rules) if kind.biases else None
+        self.down_bias = bias("->D", rules) if kind.biases else None
+        self.activation = kind.activation
+
+    def __call__(self, x_BTD: Array) -> Array:
+        h_BTF = contract(x_BTD, self.up, self.up_bias)
+        if self.gate is None:
+            h_BTF = ACTIVATIONS[self.activation](h_BTF)
+        else:
+            h_BTF = ACTIVATIONS[self.activation](contract(x_BTD, self.gate)) * h_BTF
+        return contract(h_BTF, self.down, self.down_bias)
 
 
 class Block(nnx.Module):
-    """One layer: x + attention(norm(x)), then x + feed-forward(norm(x)).
+    """One layer: x + attention(norm(x)), then x + feed-forward(norm(x)); or norm(x + branch(x)).
 
-    Queries and keys are normalised per head (Henry et al. 2020), the feed-forward is relu(x)^2 (So
-    et al. 2021).
+    Each branch is multiplied with the parameterization's residual scale.
     """
 
-    def __init__(self, size: Size, *, key: Array) -> None:
-        lengths = size.lengths
-        keys = jax.random.split(key, 6)
-        self.attention_gain = weight("->D", lengths)
-        self.query = weight("D->NH", lengths, keys[0])
-        self.key = weight("D->NH", lengths, keys[1])
-        self.value = weight("D->NH", lengths, keys[2])
-        self.query_gain = weight("->H", lengths)
-        self.key_gain = weight("->H", lengths)
-        self.project = weight("NH->D", lengths, keys[3])
-        self.feedforward_gain = weight("->D", lengths)
-        self.up = weight("D->F", lengths, keys[4])
-        self.down = weight("F->D", lengths, keys[5])
+    def __init__(self, kind: Architecture, rules: Parameterization, *, key: Array) -> None:
+        attention_key, feedforward_key = jax.random.split(key)
+        self.attention_norm = Norm(kind, rules)
+        self.attention = Attention(kind, rules, key=attention_key)
+        self.feedforward_norm = Norm(kind, rules)
+        self.feedforward = FeedForward(kind, rules, key=feedforward_key)
+        self.post = kind.norm_position == "post"
+        self.scale = rules.residual_scale
 
-    def __call__(self, x_BTD: Array, positions_BT: Array, mask_BTS: Array) -> Array:
-        h_BTD = rms_norm(x_BTD, self.attention_gain)
-        q_BTNH = rms_norm(contract(h_BTD, self.query), self.query_gain)
-        k_BSNH = rms_norm(contract(h_BTD, self.key), self.key_gain)
-        q_BTNH = rotary(q_BTNH, positions_BT, theta=ROTARY_THETA)
-        k_BSNH = rotary(k_BSNH, positions_BT, theta=ROTARY_THETA)
-        mixed_BTNH = attention(q_BTNH, k_BSNH, contract(h_BTD, self.value), mask_BTS)
-        x_BTD = x_BTD + contract(mixed_BTNH, self.project)
-        h_BTF = contract(rms_norm(x_BTD, self.feedforward_gain), self.up)
-        return x_BTD + contract(jnp.square(jax.nn.relu(h_BTF)), self.down)
-
-
-class Decoder(nnx.Module):
-    """A causal language model: tokens_BT to logits_BTV, attending within each packed document
-    only."""
-
-    def __init__(self, size: Size, *, key: Array) -> None:
-        embedding_key, blocks_key = jax.random.split(key)
-        self.depth = size.depth
-        self.embedding = weight("V->D", size.lengths, embedding_key)
-        self.blocks = stack(
-            lambda key: Block(size, key=key), jax.random.split(blocks_key, size.depth)
+    def __call__(
+        self, x_BTD: Array, turned: Rotation | None, mask_BTS: Array, kernel: Kernel
+    ) -> Array:
+        if self.post:
+            x_BTD = self.attention_norm(
+                x_BTD + self._scaled(self.attention(x_BTD, turned, mask_BTS, kernel))
+            )
+            return self.feedforward_norm(x_BTD + self._scaled(self.feedforward(x_BTD)))
+        x_BTD = x_BTD + self._scaled(
+            self.attention(self.attention_norm(x_BTD), turned, mask_BTS, kernel)
         )
-        self.gain = weight("->D", size.lengths)
+        return x_BTD + self._scaled(self.feedforward(self.feedforward_norm(x_BTD)))
 
-    def __call__(self, tokens_BT: Array, segments_BT: Array, positions_BT: Array) -> Array:
-        """Logits in float32; `segments_BT` numbers the documents, `positions_BT` counts within
-        them."""
-        length = tokens_BT.shape[1]
-        same_document_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-        mask_BTS = jnp.tril(jnp.ones((length, length), bool))[None] & same_document_BTS
+    def _scaled(self, x_BTD: Array) -> Array:
+        return x_BTD if self.scale == 1 else x_BTD * self.scale
+
+
+class Transformer(nnx.Module):
+    """Tokens to features and logits, attending within each packed document only.
+
+    `compute_dtype` is that of activations and products; weights, norms, softmax and logits are
+    float32. `layers_unrolled` layers make one turn of the loop over them.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        kind: Architecture,
+        rules: Parameterization,
+        *,
+        key: Array,
+        compute_dtype: jnp.dtype | str = "float32",
+        remat: str = "none",
+        layers_unrolled: int = 1,
+        attention_kernel: Kernel = "xla",
+    ) -> None:
+        keys = jax.random.split(key, 6)
+        self.embedding = weight("V->D", rules, keys[0])
+        learned = kind.positions == "learned"
+        self.positions = weight("T->D", rules, keys[1]) if learned else None
+        self.types = weight("C->D", rules, keys[2]) if kind.token_types else None
+        self.embedding_norm = Norm(kind, rules) if kind.embedding_norm else None
+        self.blocks = stack(
+            lambda key: Block(kind, rules, key=key), jax.random.split(keys[3], size.depth)
+        )
+        # After the last sum of post-norm blocks stands a norm already.
+        self.norm = Norm(kind, rules) if kind.norm_position == "pre" else None
+        self.pooler = weight("D->D'", rules, keys[4]) if kind.pooler else None
+        self.pooler_bias = bias("->D", rules) if kind.pooler else None
+        transform = kind.head_transform
+        head_key, transform_key = jax.random.split(keys[5])
+        self.head = None if kind.tied else weight("D->V", rules, head_key)
+        self.head_transform = weight("D->D'", rules, transform_key) if transform else None
+        self.head_transform_bias = bias("->D", rules) if transform else None
+        self.head_norm = Norm(kind, rules) if transform else None
+        self.head_bias = bias("->V", rules) if transform else None
+        self.kind, self.depth, self.head_width = kind, size.depth, size.head_width
+        self.output_scale = rules.output_scale
+        self.compute_dtype, self.remat = jnp.dtype(compute_dtype), remat
+        self.layers_unrolled, self.attention_kernel = layers_unrolled, attention_kernel
+
+    @property
+    def HEAD(self) -> tuple[str, ...]:
+        """The attributes whose weights `logits` reads."""
+        rest = ("head_transform", "head_transform_bias", "head_norm", "head_bias")
+        return ("embedding" if self.kind.tied else "head", *rest)
+
+    def mask(self, batch: Mapping[str, Array]) -> Array:
+        """mask_BTS: which positions S each position T reads."""
+        raise NotImplementedError
+
+    def features(self, batch: Mapping[str, Array]) -> Array:
+        """x_BTD after the last layer, of `tokens_BT`; `segments_BT` numbers the documents,
+        `positions_BT` counts within them; `prefix_BT` and `types_BT` where the batch has them."""
+        x_BTD, turned = self.embed(batch)
+        mask_BTS = self.mask(batch)
         graph, layers = nnx.split(self.blocks)
 
         def layer(x_BTD: Array, weights: nnx.State) -> tuple[Array, None]:
-            return nnx.merge(graph, weights)(x_BTD, positions_BT, mask_BTS), None
+            block = nnx.merge(graph, weights)
+            return block(x_BTD, turned, mask_BTS, self.attention_kernel), None
 
+        if self.remat != "none":
+            layer = jax.checkpoint(layer, policy=REMAT[self.remat])
+        x_BTD, _ = jax.lax.scan(layer, x_BTD, layers, unroll=self.layers_unrolled)
+        return x_BTD if self.norm is None else self.norm(x_BTD)
+
+    def embed(self, batch: Mapping[str, Array]) -> tuple[Array, Rotation | None]:
+        """What the first layer reads: the sum of the tables' rows, and the turns of its heads."""
+        tokens_BT, positions_BT = batch["tokens_BT"], batch["positions_BT"]
         x_BTD = self.embedding[...][tokens_BT]
-        # Unrolled: on the CPU a rolled loop ran 1.3 to 2 times slower at these depths.
-        x_BTD, _ = jax.lax.scan(layer, x_BTD, layers, unroll=True)
-        x_BTD = rms_norm(x_BTD, self.gain)
-        return (x_BTD @ self.embedding[...].T).astype(jnp.float32)
+        turned = None
+        if self.positions is not None:
+            x_BTD = x_BTD + self.positions[...][positions_BT]
+        else:
+            turned = rotation(
+                positions_BT,
+                head_width=self.head_width,
+                theta=self.kind.rotary_theta,
+                dtype=self.compute_dtype,
+            )
+        if self.types is not None:
+            x_BTD = x_BTD + self.types[...][batch.get("types_BT", jnp.zeros_like(tokens_BT))]
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
+        return x_BTD.astype(self.compute_dtype), turned
+
+    def logits(self, x: Array) -> Array:
+        """x_...D to logits_...V in float32."""
+        if self.head_transform is not None and self.head_norm is not None:
+            x = contract(x, self.head_transform, self.head_transform_bias)
+            x = self.head_norm(ACTIVATIONS[self.kind.activation](x))
+        flat = x.reshape(-1, x.shape[-1])
+        table = self.embedding[...].T if self.head is None else self.head[...]
+        scores = jnp.matmul(flat, table.astype(x.dtype), preferred_element_type=jnp.float32)
+        if self.output_scale != 1:
+            scores = scores * self.output_scale
+        if self.head_bias is not None:
+            scores = scores + self.head_bias[...][None]
+        if self.kind.logit_cap is not None:
+            scores = self.kind.logit_cap * jnp.tanh(scores / self.kind.logit_cap)
+        return scores.reshape(*x.shape[:-1], -1)
+
+    def __call__(self, batch: Mapping[str, Array]) -> Array:
+        return self.logits(self.features(batch))
+
+
+class Decoder(Transformer):
+    """A transformer that reads from left to right, but for a prefix that is open to all of it."""
+
+    def mask(self, batch: Mapping[str, Array]) -> Array:
+        return attention_mask(
+            batch["segments_BT"],
+            causal=True,
+            window_tokens=self.kind.window_tokens,
+            prefix_BT=batch.get("prefix_BT"),
+        )
+
+
+class Encoder(Transformer):
+    """A transformer in which every position sees all others of its document."""
+
+    def mask(self, batch: Mapping[str, Array]) -> Array:
+        return attention_mask(
+            batch["segments_BT"], causal=False, window_tokens=self.kind.window_tokens
+        )
+
+    def pooled(self, x_BTD: Array) -> Array:
+        """tanh of a dense layer over the first position (Devlin et al. 2019)."""
+        if self.pooler is None:
+            raise ValueError("this architecture has no pooler; set pooler=True")
+        return jnp.tanh(contract(x_BTD[:, 0], self.pooler, self.pooler_bias))

@@ -5,7 +5,8 @@ import math
 
 from ml_collections import ConfigDict
 
-from scaling.config import ConfigError, cell_of
+from scaling.cells import cell_of
+from scaling.config import ConfigError
 
 SEEDS = 10_000
 

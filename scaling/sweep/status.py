@@ -86,5 +86,5 @@ def _under_way(config: Path) -> tuple[str, ...]:
         "unfinished",
         f"{last['train/loss']:.4f}",
         f"{last['tokens']:,} of {budget:,}",
-        f"{last['time/train_seconds']:.0f}",
+        f"{last['goodput/train_seconds']:.0f}",
     )

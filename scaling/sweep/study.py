@@ -4,7 +4,7 @@ once."""
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ from scaling.analysis.fit import fit
 from scaling.analysis.laws import LAWS, Law
 from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
-from scaling.config import ConfigError, cell_of, override
+from scaling.cells import architecture_of, cell_of, resolve, size_of
+from scaling.config import ConfigError, override
 from scaling.files import write_json
 from scaling.records import Record, load
-from scaling.run import Workshop
 from scaling.sweep.grid import SEEDS
 from scaling.sweep.launch import launch
+from scaling.workshop import Workshop
 
 LEAST_SAMPLES = 100
 
 
 def study(
-    config: ConfigDict, cells: Sequence[ConfigDict], workdir: Path, *, console: Console
+    config: ConfigDict,
+    cells: Sequence[ConfigDict],
+    workdir: Path,
+    *,
+    console: Console,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Carry the study as far as it goes and return the files it made now.
 
@@ -37,11 +43,12 @@ def study(
 
     Raises:
       FitError: too few of the cells ended well for a law.
+      Stopped: `stop` said so while a run was trained; the same call goes on from there.
       OSError: a file could not be written; those before it are intact.
     """
     made: list[Path] = []
     workshop = Workshop(workdir)
-    trained = launch(cells, workshop, console=console)
+    trained = launch(cells, workshop, console=console, stop=stop)
     law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))
     if not law_path.exists():
         console.print(f"fitting the {config.study.law} law to {len(trained)} runs", highlight=False)
@@ -55,7 +62,7 @@ def study(
         if target["run"] is not None and not verdict_path.exists():
             console.print(_sentence(target), highlight=False, soft_wrap=True)
             cell = planned_cell(config, target)
-            [record] = launch([cell], workshop, console=console)
+            [record] = launch([cell], workshop, console=console, stop=stop)
             if record.status == "ok":
                 made.append(write_json(verdict_path, verdict(_read(plan_path), record)))
     if made or not (workdir / "report.html").exists():
@@ -93,30 +100,31 @@ def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
     """Rung of the ladder nearest to a number of parameters, with the tokens its budget buys."""
 
     def shape_for(params: float, flops: float) -> RunShape:
-        vocabulary = config.corpus.vocabulary
+        kind = architecture_of(resolve(_with(config, {"budget.flops": float(flops)})))
         distances = {
-            size.width: abs(math.log(counts.parameters(size).total / params))
-            for size in sizes.ladder(vocabulary=vocabulary)
+            size.width: abs(math.log(counts.parameters(size, kind).total / params))
+            for size in sizes.ladder(vocabulary=config.corpus.vocabulary)
         }
         width = min(distances, key=distances.__getitem__)
         overrides = {"model.width": width, "budget.flops": float(flops)}
-        trial = copy.deepcopy(config)
-        override(trial, [f"{key}={value!r}" for key, value in overrides.items()])
-        cell = cell_of(trial)
-        size = sizes.size(width, vocabulary=vocabulary)
-        return RunShape(
-            params=counts.parameters(size).total, tokens=cell.budget.tokens, overrides=overrides
-        )
+        cell = cell_of(_with(config, overrides))
+        total = counts.parameters(size_of(cell), architecture_of(cell)).total
+        return RunShape(params=total, tokens=cell.budget.tokens, overrides=overrides)
 
     return shape_for
 
 
 def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
     """The resolved cell that a target of plan.json describes: number 0 of its study."""
-    cell = copy.deepcopy(config)
-    override(cell, [f"{key}={value!r}" for key, value in target["overrides"].items()])
+    cell = _with(config, target["overrides"])
     cell.seed = config.seed * SEEDS
     return cell_of(cell)
+
+
+def _with(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    changed = copy.deepcopy(config)
+    override(changed, [f"{key}={value!r}" for key, value in overrides.items()])
+    return changed
 
 
 def _sentence(target: dict[str, Any]) -> str:

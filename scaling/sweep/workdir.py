@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaling.config import differences
+from scaling.config import differences, identity
 from scaling.files import write_json
 
 STUDY_FILE = "study.json"
@@ -49,8 +49,8 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         # A study that was refused before its first run has made nothing that could be lost.
         if found is None or (found != config and not (workdir / "runs").exists()):
             write_json(workdir / STUDY_FILE, config)
-        elif found != config:
-            lines = "\n  ".join(differences(found, config))
+        elif identity(found) != identity(config):
+            lines = "\n  ".join(differences(identity(found), identity(config)))
             raise WorkdirError(
                 f"{workdir} holds another study; it differs in (there -> here)\n  {lines}\n"
                 "use another --workdir, or the config it was started with"

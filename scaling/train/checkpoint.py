@@ -4,7 +4,9 @@ was."""
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,7 +24,7 @@ class Checkpoints:
     Use as a context manager: leaving it waits for what is being written.
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, identity: Mapping[str, Any]) -> None:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
         )
@@ -59,7 +61,10 @@ class Checkpoints:
                 # TensorStore's errors, a full disk among them, reach Python as ValueError.
                 raise OSError(str(error)) from error
 
-    def restore(self, step: int, abstract: TrainState) -> TrainState:
+    def restore(self, abstract: TrainState) -> TrainState | None:
         """Read a step back onto the shapes, types and devices of `abstract`."""
+        step = self.latest()
+        if step is None:
+            return None
         restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract._asdict()))
         return TrainState(**restored)

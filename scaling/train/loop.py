@@ -1,7 +1,8 @@
 """The trainer: a pure step over pytrees, and the loop that dispatches it and reads results late."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,13 +14,15 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from scaling.axes import Axes, parse
+from scaling.model.parameterization import Scale
 from scaling.train import optim
-from scaling.train.objectives import Loss
+from scaling.train.objectives import Loss, Objective, over_chunks
 from scaling.train.sharding import batch_sharding, sharding
 
 Batch = Mapping[str, np.ndarray]
-Objective = Callable[[Array, Mapping[str, Array]], Loss]
-INPUTS = ("tokens_BT", "segments_BT", "positions_BT")
+IN_FLIGHT = 2
+"""Dispatches that may be under way at once: the devices find the next one waiting, and the host
+never runs further ahead than it can be stopped."""
 
 
 class TrainState(NamedTuple):
@@ -28,20 +31,26 @@ class TrainState(NamedTuple):
     step: Array
     params: dict[str, Array]
     optimizer: optim.OptimizerState
+    skipped: Array
+    skipped_in_row: Array
 
 
 class Metrics(NamedTuple):
-    """What one step reports."""
+    """What one update reports; K updates of one dispatch report arrays of length K."""
 
     loss: Array
     gradient_norm: Array
     multiplier: Array
+    skipped: Array
+    skipped_in_row: Array
 
 
 class Program:
     """The compiled functions of one model shape, shared by every run of that shape.
 
-    `make_model` builds the model from a key; parameters are addressed by dotted names.
+    `make_model` builds the model from a key; parameters are addressed by dotted names. An update
+    takes the mean loss over its batch, whatever the number of `microbatches` it is cut into; with
+    `chunk_tokens` the logits of a batch never exist at once.
     """
 
     def __init__(
@@ -49,65 +58,146 @@ class Program:
         make_model: Callable[[Array], nnx.Module],
         objective: Objective,
         *,
-        lengths: Mapping[str, int],
+        measure: Objective,
+        rule: optim.Rule,
+        scale: Callable[[Axes], Scale],
         batch_windows: int,
         context: int,
         mesh: Mesh,
+        microbatches: int = 1,
+        chunk_tokens: int | None = None,
+        dispatch_steps: int = 1,
     ) -> None:
         graph, abstract = nnx.split(nnx.eval_shape(make_model, jax.random.key(0)), nnx.Param)
         declared = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(abstract)}
         self.axes: dict[str, Axes] = {name: parse(value.axes) for name, value in declared.items()}
         self.batch_tokens = batch_windows * context
+        self.dispatch_steps = dispatch_steps
         self.compile_seconds = 0.0
-        self._directions = optim.directions(self.axes)
+        self._batch = batch_sharding(mesh, windows=batch_windows, context=context)
+        batch_sharding(mesh, windows=batch_windows // microbatches, context=context)
+        self._stack = NamedSharding(mesh, PartitionSpec(None, *self._batch.spec))
         self._replicated = NamedSharding(mesh, PartitionSpec())
-        self._batch = batch_sharding(mesh, windows=batch_windows)
         self._compiled: dict[str, Any] = {}
+        scales = {name: scale(axes) for name, axes in self.axes.items()}
+        directions = rule.directions(self.axes, scales)
 
         def letters(name: str) -> tuple[str, ...]:
             stacked = declared[name].get_metadata().get("stacked")
             return ((stacked,) if stacked else ()) + self.axes[name].letters
 
         self._params = {
-            name: sharding(letters(name), value.shape, mesh) for name, value in declared.items()
+            name: sharding(letters(name), value.shape, mesh, name=name)
+            for name, value in declared.items()
         }
 
-        def apply(params: dict[str, Array], batch: Mapping[str, Array]) -> Array:
+        def model(params: Mapping[str, Array]) -> Any:
             state = nnx.from_flat_state((tuple(name.split(".")), params[name]) for name in declared)
-            return nnx.merge(graph, state)(*(batch[name] for name in INPUTS))
+            return nnx.merge(graph, state)
+
+        def loss_of(
+            objective: Objective, params: dict[str, Array], batch: Mapping[str, Array]
+        ) -> Loss:
+            built = model(params)
+            x_BTD = built.features(batch)
+            if chunk_tokens is None:
+                return objective(built.logits(x_BTD), batch)
+            head = {name: params[name] for name in params if name.split(".")[0] in built.HEAD}
+
+            def logits(weights: Mapping[str, Array], x_BTD: Array) -> Array:
+                # What the head does not read takes no part: any array of its shape would do.
+                unread = {n: jnp.zeros(v.shape) for n, v in params.items() if n not in weights}
+                return model({**unread, **weights}).logits(x_BTD)
+
+            return over_chunks(
+                objective,
+                logits,
+                head,
+                x_BTD,
+                batch,
+                chunk_tokens=chunk_tokens,
+            )
 
         def init(key: Array) -> TrainState:
             state = nnx.split(make_model(key), nnx.Param)[1]
             flat = {".".join(map(str, path)): v[...] for path, v in nnx.to_flat_state(state)}
-            return TrainState(jnp.zeros((), jnp.int32), flat, self._directions.init(flat))
+            zero = jnp.zeros((), jnp.int32)
+            return TrainState(zero, flat, directions.init(flat), zero, zero)
 
-        def mean_loss(params: dict[str, Array], batch: Mapping[str, Array]) -> Array:
-            loss = objective(apply(params, batch), batch)
-            return loss.total / loss.weight
+        def total(params: dict[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
+            loss = loss_of(objective, params, batch)
+            return loss.total, loss.weight
+
+        def gradients_of(
+            params: dict[str, Array], batch: Mapping[str, Array]
+        ) -> tuple[Array, Array, dict[str, Array]]:
+            (loss, weight), gradients = jax.value_and_grad(total, has_aux=True)(params, batch)
+            return loss, weight, gradients
+
+        def accumulate(
+            params: dict[str, Array], batch: Mapping[str, Array]
+        ) -> tuple[Array, Array, dict[str, Array]]:
+            if microbatches == 1:
+                return gradients_of(params, batch)
+            # Every so-many-th window, so that a batch split over devices is cut within each.
+            parts = {
+                name: jnp.swapaxes(
+                    value.reshape(-1, microbatches, *value.shape[1:]), 0, 1
+                )
+                for name, value in batch.items()
+            }  # fmt: skip
+            zero = jnp.zeros(())
+            start = zero, zero, jax.tree.map(jnp.zeros_like, params)
+            sums, _ = jax.lax.scan(
+                lambda sums, part: (jax.tree.map(jnp.add, sums, gradients_of(params, part)), None),
+                start,
+                parts,
+            )
+            return sums
 
         def step(
             state: TrainState, batch: Mapping[str, Array], hyper: optim.Hyper
         ) -> tuple[TrainState, Metrics]:
-            loss, gradients = jax.value_and_grad(mean_loss)(state.params, batch)
-            norm = optax.tree.norm(gradients)
-            gradients = optim.clip(gradients, norm=norm, limit=hyper.clip_norm)
-            updates, optimizer = self._directions.update(gradients, state.optimizer, state.params)
+            loss, weight, gradients = accumulate(state.params, batch)
+            loss, norm = loss / weight, optax.tree.norm(gradients) / weight
             # The rate in the middle of the step, so that neither the first nor the last update is
             # zero.
             tokens = (state.step.astype(jnp.float32) + 0.5) * self.batch_tokens
-            multiplier = optim.warmup_stable_decay(tokens, hyper)
-            params = optim.update(
+            multiplier = rule.schedule(tokens, hyper)
+            # From sums over the batch to their mean and, where that is too long, to the limit.
+            scale = optim.clip_scale(norm, limit=hyper.clip_norm) / weight
+            gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+            updates, optimizer = directions.update(gradients, state.optimizer, state.params)
+            params = rule.update(
                 state.params,
                 updates,
                 axes=self.axes,
-                lengths=lengths,
+                scales=scales,
                 multiplier=multiplier,
                 hyper=hyper,
             )
-            return TrainState(state.step + 1, params, optimizer), Metrics(loss, norm, multiplier)
+            ok = jnp.isfinite(loss) & jnp.isfinite(norm)
+            bad = 1 - ok.astype(jnp.int32)
+            new = TrainState(
+                state.step + 1,
+                optim.select(ok, params, state.params),
+                optim.select(ok, optimizer, state.optimizer),
+                state.skipped + bad,
+                (state.skipped_in_row + 1) * bad,
+            )
+            return new, Metrics(loss, norm, multiplier, ~ok, new.skipped_in_row)
+
+        def steps(
+            state: TrainState, batches: Mapping[str, Array], hyper: optim.Hyper
+        ) -> tuple[TrainState, Metrics]:
+            if next(iter(batches.values())).shape[0] == 1:
+                only = {name: value[0] for name, value in batches.items()}
+                state, metrics = step(state, only, hyper)
+                return state, jax.tree.map(lambda value: value[None], metrics)
+            return jax.lax.scan(lambda state, batch: step(state, batch, hyper), state, batches)
 
         def evaluate(params: dict[str, Array], batch: Mapping[str, Array]) -> tuple[Array, Array]:
-            loss = objective(apply(params, batch), batch)
+            loss = loss_of(measure, params, batch)
             return loss.total_B, loss.weight_B
 
         state_shapes = jax.eval_shape(init, jax.random.key(0))
@@ -118,7 +208,9 @@ class Program:
             self._state,
         )
         self._init = jax.jit(init, out_shardings=self._state)
-        self._step = jax.jit(step, donate_argnums=0, out_shardings=(self._state, self._replicated))
+        self._steps = jax.jit(
+            steps, donate_argnums=0, out_shardings=(self._state, self._replicated)
+        )
         self._evaluate = jax.jit(evaluate, out_shardings=self._replicated)
 
     def _place(self, path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
@@ -129,25 +221,30 @@ class Program:
             return self._replicated
         return self._params[owner]
 
-    def put(self, batch: Batch) -> dict[str, Array]:
-        """Move a batch to the devices."""
-        return {name: jax.device_put(value, self._batch) for name, value in batch.items()}
-
     def init(self, key: Array) -> TrainState:
         """Fresh parameters and optimizer state."""
         return self._call("init", self._init, key)
 
+    def put(self, batches: Sequence[Batch]) -> dict[str, Array]:
+        """Stack the batches of one dispatch and move them to the devices."""
+        stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+        return {name: _put(value, self._stack) for name, value in stacked.items()}
+
     def step(
-        self, state: TrainState, batch: Batch, hyper: optim.Hyper
+        self, state: TrainState, batches: Mapping[str, Array], hyper: optim.Hyper
     ) -> tuple[TrainState, Metrics]:
-        """One update; `state` is donated."""
-        return self._call("step", self._step, state, self.put(batch), hyper)
+        """One update for each batch that was put; `state` is donated."""
+        count = next(iter(batches.values())).shape[0]
+        return self._call(f"{count} steps", self._steps, state, batches, hyper)
 
     def evaluate(
         self, params: dict[str, Array], batches: Iterable[Batch]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Summed loss and weight of every window of `batches`."""
-        sums = [self._call("evaluate", self._evaluate, params, self.put(b)) for b in batches]
+        sums = []
+        for batch in batches:
+            placed = {name: _put(value, self._batch) for name, value in batch.items()}
+            sums.append(self._call("evaluate", self._evaluate, params, placed))
         totals, weights = zip(
             *((np.asarray(total), np.asarray(weight)) for total, weight in sums), strict=True
         )
@@ -161,19 +258,42 @@ class Program:
         return self._compiled[name](*arguments)
 
 
+def _put(value: np.ndarray, place: NamedSharding) -> Array:
+    """Each process gives the part that its own devices hold."""
+    if jax.process_count() == 1:
+        return jax.device_put(value, place)
+    return jax.make_array_from_callback(value.shape, place, lambda index: value[index])
+
+
 class Cadence(NamedTuple):
-    """How often, in steps, a run does what costs time."""
+    """How often, in steps, a run does what costs time; and how many bad updates in a row end it."""
 
     log: int
     evaluate: int
     checkpoint: int
+    skip_limit: int
 
 
 class Hooks(Protocol):
-    """What a run does beside training; the loop calls these and knows nothing of files."""
+    """What a run does beside training; the loop calls these and knows nothing of files.
+
+    Steps are counted from 1: step number n is the update with batch n - 1.
+    """
+
+    def begin(self, step: int) -> None:
+        """Step number `step` comes next."""
+
+    def waited(self, seconds: float) -> None:
+        """The devices had nothing to do for at most `seconds` while a batch was made."""
 
     def log(self, step: int, metrics: Metrics) -> None:
-        """Metrics of the update that finished step number `step` (counted from 1)."""
+        """Metrics of the update that finished step number `step`; read, on the host."""
+
+    def skipped(self, step: int, metrics: Metrics) -> None:
+        """Step number `step` left the state alone: its loss or gradient was not finite."""
+
+    def finished(self, step: int) -> None:
+        """The devices have finished step number `step`."""
 
     def evaluate(self, step: int, state: TrainState) -> None:
         """Measure the state after `step` updates."""
@@ -181,9 +301,16 @@ class Hooks(Protocol):
     def save(self, state: TrainState) -> None:
         """Keep the state."""
 
+    def stop(self, step: int) -> bool:
+        """Whether the run is to be left after step number `step`, its state kept."""
+
 
 class Diverged(FloatingPointError):
-    """The loss or gradient became infinite or undefined; the message says at which step."""
+    """Updates in a row were not finite; the message says at which step, with which batch."""
+
+
+class Stopped(Exception):
+    """The run was told to stop; its state after the last finished step is kept."""
 
 
 def train(
@@ -198,34 +325,60 @@ def train(
 ) -> TrainState:
     """Run updates `state.step .. steps`; batch t is asked for by its number.
 
-    Metrics of a step are read only after later steps have been dispatched, so that the devices
-    never wait for the host. The state after the last step is kept; measuring it is left to the
-    caller.
+    Metrics of a dispatch are read only after the next one is under way, so that the devices never
+    wait for the host. An update whose loss or gradient is not finite leaves the state alone and is
+    reported. The state after the last step is kept; measuring it is left to the caller.
 
     Raises:
-      Diverged: a loss that was read is not finite.
+      Diverged: `cadence.skip_limit` updates in a row were skipped.
+      Stopped: `hooks.stop` said so, and the state is kept.
     """
-    pending: list[tuple[int, Metrics]] = []
-    for done in range(int(state.step) + 1, steps + 1):
-        state, metrics = program.step(state, batch(done - 1), hyper)
-        if done % cadence.log == 0 or done == steps:
-            pending.append((done, metrics))
-        if len(pending) > 1:
-            _report(*pending.pop(0), hooks)
-        saving = done % cadence.checkpoint == 0 or done == steps
-        if saving:
-            # A state that diverged is not kept: what is pending is read before it is written.
-            while pending:
-                _report(*pending.pop(0), hooks)
-        if done % cadence.evaluate == 0 and done < steps:
+    done = int(state.step)
+    flight: deque[tuple[int, Metrics]] = deque()
+
+    def land(*, leaving: int) -> None:
+        while len(flight) > leaving:
+            _report(*flight.popleft(), steps=steps, cadence=cadence, hooks=hooks)
+
+    while done < steps:
+        # Dispatches begin at multiples of their length, wherever the run was interrupted.
+        whole = done % program.dispatch_steps == 0 and done + program.dispatch_steps <= steps
+        count = program.dispatch_steps if whole else 1
+        hooks.begin(done + 1)
+        started = time.perf_counter()
+        batches = program.put([batch(number) for number in range(done, done + count)])
+        if not flight or flight[-1][1].loss.is_ready():  # type: ignore[attr-defined]
+            hooks.waited(time.perf_counter() - started)
+        state, metrics = program.step(state, batches, hyper)
+        flight.append((done, metrics))
+        done += count
+        stopping = done < steps and hooks.stop(done)
+        saving = done % cadence.checkpoint == 0 or done == steps or stopping
+        evaluating = done % cadence.evaluate == 0 and done < steps and not stopping
+        # A state that diverged is not kept: what is under way is read before it is written.
+        land(leaving=0 if saving or evaluating else IN_FLIGHT - 1)
+        if evaluating:
             hooks.evaluate(done, state)
         if saving:
             hooks.save(state)
+        if stopping:
+            raise Stopped(f"stopped after step {done} of {steps}, as it was told")
     return state
 
 
-def _report(step: int, metrics: Metrics, hooks: Hooks) -> None:
-    loss, norm = float(metrics.loss), float(metrics.gradient_norm)
-    if not (np.isfinite(loss) and np.isfinite(norm)):
-        raise Diverged(f"loss {loss} with gradient norm {norm} at step {step}")
-    hooks.log(step, metrics)
+def _report(first: int, metrics: Metrics, *, steps: int, cadence: Cadence, hooks: Hooks) -> None:
+    """Read the metrics of the dispatch whose first batch was number `first`."""
+    read: Metrics = jax.device_get(metrics)
+    hooks.finished(first + len(read.loss))
+    for index in range(len(read.loss)):
+        step, one = first + index + 1, Metrics(*(value[index] for value in read))
+        if one.skipped:
+            hooks.skipped(step, one)
+            if one.skipped_in_row >= cadence.skip_limit:
+                raise Diverged(
+                    f"loss {one.loss} with gradient norm {one.gradient_norm} at step {step} (batch "
+                    f"{step - 1}), the last of {one.skipped_in_row} updates in a row that were "
+                    "skipped"
+                )
+        elif step % cadence.log == 0 or step == steps:
+            hooks.log(step, one)

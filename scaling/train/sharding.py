@@ -1,71 +1,96 @@
 """The only file that names mesh axes: which letter of the alphabet is split over which of them."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "tensor", "context")
 LETTER_TO_MESH: Mapping[str, tuple[str, ...]] = {
     "B": ("data", "fsdp"),
+    "T": ("context",),
     "D": ("fsdp",),
     "F": ("tensor",),
     "N": ("tensor",),
+    "K": ("tensor",),
+    "G": ("tensor",),
     "V": ("tensor",),
 }
 
+log = logging.getLogger(__name__)
 
-def make_mesh(*, data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh of data x fsdp x tensor devices.
+
+def make_mesh(*, data: int, fsdp: int, tensor: int, context: int) -> Mesh:
+    """A mesh of data x fsdp x tensor x context devices, those of every process taken together.
 
     Raises:
       ValueError: more devices are asked for than JAX has.
     """
-    wanted = data * fsdp * tensor
+    shape = (data, fsdp, tensor, context)
+    wanted = math.prod(shape)
     devices = jax.devices()
     if wanted > len(devices):
+        axes = " x ".join(f"{a}={n}" for a, n in zip(MESH_AXES, shape, strict=True))
         raise ValueError(
-            f"the mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {wanted} devices, JAX has "
-            f"{len(devices)} ({devices[0].device_kind}); use a smaller mesh"
+            f"the mesh {axes} needs {wanted} devices, JAX has {len(devices)} "
+            f"({devices[0].device_kind}); use a smaller mesh"
+        )
+    if wanted < len(devices) and jax.process_count() > 1:
+        raise ValueError(
+            f"the mesh has {wanted} of the {len(devices)} devices of {jax.process_count()} "
+            "processes; use a mesh that has them all"
         )
     # Auto: the compiler places what the table leaves open. Explicit axes are JAX's default since
     # 0.7.
     types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(
-        (data, fsdp, tensor), MESH_AXES, axis_types=types, devices=devices[:wanted]
-    )
+    return jax.make_mesh(shape, MESH_AXES, axis_types=types, devices=devices[:wanted])
 
 
-def sharding(letters: Sequence[str], shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+def sharding(
+    letters: Sequence[str], shape: Sequence[int], mesh: Mesh, *, name: str = ""
+) -> NamedSharding:
     """Where an array of these letters lives.
 
     A mesh axis is used once per array, by the first letter whose length it divides; a letter that
-    no axis divides is kept whole on every device.
+    no axis divides is kept whole on every device, and that is logged under `name`.
     """
     used: set[str] = set()
     entries: list[tuple[str, ...] | None] = []
     for letter, length in zip(letters, shape, strict=True):
-        wanted = LETTER_TO_MESH.get(letter.rstrip("'"), ())
-        wanted = tuple(axis for axis in wanted if axis not in used)
-        if not wanted or length % math.prod(mesh.shape[axis] for axis in wanted):
-            entries.append(None)
-        else:
+        wanted = tuple(
+            axis for axis in LETTER_TO_MESH.get(letter.rstrip("'"), ()) if axis not in used
+        )
+        ways = math.prod(mesh.shape[axis] for axis in wanted)
+        if wanted and length % ways == 0:
             used.update(wanted)
             entries.append(wanted)
+            continue
+        if ways > 1:
+            log.warning(
+                "%s: %s of length %d does not divide over %s=%d; another letter may, else it is "
+                "kept whole on every device",
+                name or "an array", letter, length, "x".join(wanted), ways,
+            )  # fmt: skip
+        entries.append(None)
     return NamedSharding(mesh, PartitionSpec(*entries))
 
 
-def batch_sharding(mesh: Mesh, *, windows: int) -> NamedSharding:
-    """Batches are split by window, whatever their other axes.
+def batch_sharding(mesh: Mesh, *, windows: int, context: int) -> NamedSharding:
+    """Batches are split by window over data and fsdp, and by position over context.
 
     Raises:
-      ValueError: the windows of a batch do not divide over the mesh.
+      ValueError: the windows, or their positions, do not divide over the mesh.
     """
-    ways = math.prod(mesh.shape[axis] for axis in LETTER_TO_MESH["B"])
-    if windows % ways:
-        raise ValueError(
-            f"a batch of {windows} windows is not divisible over {ways} data-parallel devices; "
-            f"use a multiple of {ways}"
-        )
-    return NamedSharding(mesh, PartitionSpec(LETTER_TO_MESH["B"]))
+    for letter, length, noun, devices in (
+        ("B", windows, "windows", "data-parallel devices"),
+        ("T", context, "positions", "context-parallel devices"),
+    ):
+        ways = math.prod(mesh.shape[axis] for axis in LETTER_TO_MESH[letter])
+        if length % ways:
+            raise ValueError(
+                f"a batch of {length} {noun} is not divisible over {ways} {devices}; use a "
+                f"multiple of {ways}"
+            )
+    return NamedSharding(mesh, PartitionSpec(LETTER_TO_MESH["B"], LETTER_TO_MESH["T"]))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from scaling import cells, records
 from scaling import config as configs
-from scaling import records
 from scaling.records import Record
 from scaling.sweep.grid import SEEDS, isoflop
 from scaling.sweep.study import check, nearest_shape
@@ -29,10 +29,10 @@ TINY = (
     "--config.study.widths=((16,24,32),(16,24,32),(16,24,32))",
     "--config.study.target_flops=8e9",
     "--config.study.bootstrap_samples=100",
-    "--config.evaluate_every_steps=20",
-    "--config.evaluate_windows=16",
-    "--config.checkpoint_every_steps=10",
-    "--config.log_every_steps=5",
+    "--config.runtime.evaluate_every_steps=20",
+    "--config.runtime.evaluate_windows=16",
+    "--config.runtime.checkpoint_every_steps=10",
+    "--config.runtime.log_every_steps=5",
 )
 
 
@@ -279,6 +279,6 @@ def test_the_nearest_shape_spends_the_budget_and_its_overrides_rebuild_it() -> N
     assert 0.7 < shape.params / 100_000 < 1.4
     assert 6 * shape.params * shape.tokens == pytest.approx(1e12, rel=0.01)
     configs.override(config, [f"{key}={value}" for key, value in shape.overrides.items()])
-    cell = configs.cell_of(config)
+    cell = cells.cell_of(config)
     assert cell.budget.tokens == shape.tokens
     assert re.fullmatch(r"\d+", str(cell.model.width))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.train.objectives import causal
+from scaling.train.objectives import cross_entropy
 
 
 def batch(weights_BT: jax.Array) -> dict[str, jax.Array]:
@@ -19,7 +19,7 @@ def test_causal_loss_equals_minus_log_probability_summed_by_hand() -> None:
     logits_BTV = jax.random.normal(jax.random.key(0), (2, 7, 64))
     weights_BT = jnp.ones((2, 7)).at[1, 3:].set(0)
     data = batch(weights_BT)
-    loss = causal(logits_BTV, data)
+    loss = cross_entropy(logits_BTV, data)
     expected = 0.0
     for b in range(2):
         for t in range(7 if b == 0 else 3):
@@ -31,5 +31,5 @@ def test_causal_loss_equals_minus_log_probability_summed_by_hand() -> None:
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_vocabulary() -> None:
-    loss = causal(jnp.zeros((2, 7, 64)), batch(jnp.ones((2, 7))))
+    loss = cross_entropy(jnp.zeros((2, 7, 64)), batch(jnp.ones((2, 7))))
     assert float(loss.total / loss.weight) == pytest.approx(np.log(64))

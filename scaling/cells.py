@@ -1,0 +1,270 @@
+"""Cells: configs of single runs, with every derived value computed once and written out."""
+
+import copy
+import dataclasses
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling import counts, sizes
+from scaling.architecture import FAMILIES, Architecture
+from scaling.config import ConfigError
+
+ATTENTION = {
+    "causal": "causal",
+    "masked": "bidirectional",
+    "prefix": "causal",
+    "span": "causal",
+}
+"""The attention that each objective needs: a look ahead would give away what is to be predicted."""
+SENTINELS = 32
+"""Sentinel pieces that the tokenizer of span corruption has unless the config says otherwise."""
+SCHEDULES = ("wsd", "wsd_sqrt", "cosine", "linear", "constant")
+TRACKERS = ("tensorboard", "trackio", "wandb")
+OPTIMIZERS = ("muon", "adamw", "lion", "adafactor", "sgd")
+LAYERS_UNROLLED = 12
+"""The deepest stack whose loop over layers is unrolled: rolled, it ran 1.3 to 2 times slower on the
+CPU at depth 2 to 4; unrolled, the time to compile grows with the depth."""
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """A copy with every derived value computed and written out; resolving twice changes nothing.
+
+    The architecture follows from the family, shape and rates from the width by the rules of
+    `scaling.sizes`, tokens from the FLOPs or FLOPs from the tokens (`counts.flops_6nd`), rounded
+    down to whole batches.
+
+    Raises:
+      ConfigError: neither or both of budget.flops and budget.tokens, or a value out of range.
+    """
+    cell = copy.deepcopy(config)
+    _check_names(cell)
+    _fill(cell.corpus, sentinels=SENTINELS if cell.objective.name == "span" else 0)
+    _fill_model(cell)
+    _fill_training(cell)
+    _check(cell)
+    shape, architecture = size_of(cell), architecture_of(cell)
+    if cell.budget.tokens is None:
+        if cell.budget.flops is None:
+            raise ConfigError("the run has no budget; set budget.flops or budget.tokens")
+        cell.budget.tokens = counts.tokens_for(shape, architecture, flops=cell.budget.flops)
+    steps = cell.budget.tokens // cell.batch_tokens
+    if steps < 1:
+        raise ConfigError(
+            f"budget.tokens {cell.budget.tokens} is less than one batch of {cell.batch_tokens} "
+            "tokens; use a larger budget, a narrower model or a smaller batch"
+        )
+    cell.budget.tokens = steps * cell.batch_tokens
+    if cell.budget.flops is None:
+        cell.budget.flops = float(counts.flops_6nd(shape, architecture, tokens=cell.budget.tokens))
+    return cell
+
+
+def cell_of(config: ConfigDict) -> ConfigDict:
+    """What a single run depends on: the resolved config without its study."""
+    cell = resolve(config)
+    with cell.unlocked():
+        del cell.study
+    return cell
+
+
+def size_of(cell: ConfigDict) -> sizes.Size:
+    """The model shape that a resolved config names."""
+    model = cell.model
+    return sizes.Size(
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        kv_heads=model.kv_heads,
+        head_width=model.head_width,
+        feedforward=model.feedforward_width,
+        vocabulary=model.vocabulary,
+        context=model.context_tokens,
+        token_types=model.token_types,
+    )
+
+
+def architecture_of(cell: ConfigDict) -> Architecture:
+    """The architecture that a resolved config names."""
+    return Architecture(
+        **{field.name: cell.model[field.name] for field in dataclasses.fields(Architecture)}
+    )
+
+
+def _fill(section: ConfigDict, **values: Any) -> None:
+    for key, value in values.items():
+        if section[key] is None:
+            section[key] = value
+
+
+def _fill_model(cell: ConfigDict) -> None:
+    model = cell.model
+    _fill(model, attention=ATTENTION[cell.objective.name])
+    _fill(model, **dataclasses.asdict(FAMILIES[model.family]))
+    if None in (model.depth, model.heads, model.feedforward_width):
+        rung = sizes.size(model.width, vocabulary=cell.corpus.vocabulary)
+        if model.activation == "swiglu":
+            rung = dataclasses.replace(rung, feedforward=sizes.gated(model.width))
+        _fill(model, depth=rung.depth, heads=rung.heads, feedforward_width=rung.feedforward)
+    _fill(model, kv_heads=model.heads, head_width=model.width // model.heads)
+    _fill(model, vocabulary=cell.corpus.vocabulary)
+    _fill(cell.runtime, layers_unrolled=model.depth if model.depth <= LAYERS_UNROLLED else 1)
+    # Without a base of its own a model is its own base: every parameterization is then standard.
+    _fill(
+        cell.parameterization,
+        base_width=model.width,
+        base_depth=model.depth,
+        base_head_width=model.head_width,
+    )
+
+
+def _fill_training(cell: ConfigDict) -> None:
+    _fill(
+        cell,
+        batch_tokens=max(sizes.TRAINING.batch_tokens, cell.model.context_tokens),
+    )
+    _fill(cell.optimizer, warmup_tokens=sizes.TRAINING.warmup_tokens)
+    if cell.optimizer.name == "muon":
+        _fill(
+            cell.optimizer,
+            learning_rate=sizes.TRAINING.matrix_rate,
+            vector_learning_rate=sizes.TRAINING.vector_rate,
+        )
+        return
+    if cell.optimizer.learning_rate is None:
+        raise ConfigError(
+            f"optimizer.learning_rate has no rule for {cell.optimizer.name}; set it, as in "
+            "--config.optimizer.learning_rate=3e-3"
+        )
+    if cell.optimizer.vector_learning_rate not in (None, cell.optimizer.learning_rate):
+        raise ConfigError(
+            f"optimizer.vector_learning_rate is Muon's; {cell.optimizer.name} has one rate: leave "
+            "it out"
+        )
+    _fill(cell.optimizer, vector_learning_rate=cell.optimizer.learning_rate)
+
+
+def _check_names(cell: ConfigDict) -> None:
+    known = {
+        "objective.name": (cell.objective.name, tuple(ATTENTION)),
+        "model.family": (cell.model.family, tuple(FAMILIES)),
+        "parameterization.name": (cell.parameterization.name, ("standard", "mup", "completep")),
+        "optimizer.name": (cell.optimizer.name, OPTIMIZERS),
+        "optimizer.schedule": (cell.optimizer.schedule, SCHEDULES),
+        "precision": (cell.precision, ("float32", "bfloat16")),
+        "runtime.remat": (cell.runtime.remat, ("none", "full", "dots")),
+        "runtime.attention_kernel": (cell.runtime.attention_kernel, ("xla", "cudnn")),
+    }
+    for key, (value, names) in known.items():
+        if value not in names:
+            raise ConfigError(f"{key} is {value!r}; use one of {', '.join(names)}")
+
+
+def _check(cell: ConfigDict) -> None:
+    model, optimizer, runtime = cell.model, cell.optimizer, cell.runtime
+    positive = {
+        **{
+            f"model.{key}": model[key]
+            for key in ("depth", "heads", "kv_heads", "head_width", "feedforward_width",
+                        "vocabulary", "context_tokens", "norm_epsilon", "rotary_theta",
+                        "window_tokens", "logit_cap")
+        },
+        **{f"parameterization.base_{key}": cell.parameterization[f"base_{key}"]
+           for key in ("width", "depth", "head_width")},
+        "batch_tokens": cell.batch_tokens,
+        "budget.flops": cell.budget.flops,
+        "budget.tokens": cell.budget.tokens,
+        "objective.mean_span_tokens": cell.objective.mean_span_tokens,
+        **{f"optimizer.{key}": optimizer[key]
+           for key in ("learning_rate", "vector_learning_rate", "clip_norm", "cooldown_fraction",
+                       "epsilon", "skip_limit")},
+        **{f"runtime.{key}": runtime[key]
+           for key in ("evaluate_every_steps", "evaluate_windows", "log_every_steps",
+                       "checkpoint_every_steps", "keep_checkpoints", "dispatch_steps",
+                       "microbatches", "loss_chunk_tokens", "layers_unrolled",
+                       "watchdog_seconds")},
+        **{f"mesh.{axis}": devices for axis, devices in cell.mesh.items()},
+    }  # fmt: skip
+    for key, value in positive.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{key} is {value}; it must be greater than 0 and finite")
+    at_least_zero = {
+        "optimizer.warmup_tokens": optimizer.warmup_tokens,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "objective.z_loss": cell.objective.z_loss,
+        "corpus.sentinels": cell.corpus.sentinels,
+        "model.token_types": model.token_types,
+    }
+    for key, value in at_least_zero.items():
+        if not 0 <= value < math.inf:
+            raise ConfigError(f"{key} is {value}; use 0 or more")
+    fractions = {
+        "optimizer.cooldown_fraction": optimizer.cooldown_fraction,
+        "objective.mask_rate": cell.objective.mask_rate,
+    }
+    for key, value in fractions.items():
+        if not 0 < value <= 1:
+            raise ConfigError(f"{key} is {value}; use a number above 0, 1 at most")
+    if len(optimizer.decays) != 2 or not all(0 <= decay < 1 for decay in optimizer.decays):
+        raise ConfigError(
+            f"optimizer.decays is {optimizer.decays}; give two numbers from 0 to below 1, as in "
+            "(0.9, 0.95)"
+        )
+    if not 0 <= cell.seed < 2**31:
+        raise ConfigError(f"seed is {cell.seed}; use an integer from 0 to 2147483647")
+    _check_shape(cell)
+    _check_steps(cell)
+
+
+def _check_shape(cell: ConfigDict) -> None:
+    model, needed = cell.model, ATTENTION[cell.objective.name]
+    if cell.batch_tokens % model.context_tokens:
+        raise ConfigError(
+            f"batch_tokens {cell.batch_tokens} is not a multiple of model.context_tokens "
+            f"{model.context_tokens}; use one that is"
+        )
+    if model.positions == "rotary" and model.head_width % 2:
+        raise ConfigError(
+            f"model.head_width {model.head_width} is odd; rotary pairs need an even one"
+        )
+    if model.heads % model.kv_heads:
+        raise ConfigError(
+            f"model.heads {model.heads} is not a multiple of model.kv_heads {model.kv_heads}; use "
+            "one that is"
+        )
+    if model.vocabulary < cell.corpus.vocabulary:
+        raise ConfigError(
+            f"model.vocabulary {model.vocabulary} is smaller than corpus.vocabulary "
+            f"{cell.corpus.vocabulary}; every piece needs a row"
+        )
+    if model.attention != needed:
+        raise ConfigError(
+            f"model.attention is {model.attention!r}, the objective {cell.objective.name!r} needs "
+            f"{needed!r}; leave model.attention out or choose another objective"
+        )
+
+
+def _check_steps(cell: ConfigDict) -> None:
+    runtime, windows = cell.runtime, cell.batch_tokens // cell.model.context_tokens
+    for key in ("evaluate_every_steps", "checkpoint_every_steps"):
+        if runtime[key] % runtime.dispatch_steps:
+            raise ConfigError(
+                f"runtime.{key} {runtime[key]} is not a multiple of runtime.dispatch_steps "
+                f"{runtime.dispatch_steps}; use one that is"
+            )
+    if windows % runtime.microbatches:
+        raise ConfigError(
+            f"a batch of {windows} windows does not divide into runtime.microbatches "
+            f"{runtime.microbatches}; use a divisor"
+        )
+    unknown = [name for name in runtime.trackers if name not in TRACKERS]
+    if unknown:
+        raise ConfigError(
+            f"runtime.trackers names {unknown[0]!r}; use some of {', '.join(TRACKERS)}, or ()"
+        )
+    profile = runtime.profile_steps
+    if profile and not (len(profile) == 2 and 1 <= profile[0] <= profile[1]):
+        raise ConfigError(
+            f"runtime.profile_steps is {profile}; give (first, last), as in (20, 25), or ()"
+        )

@@ -1,0 +1,168 @@
+"""What the runs of one work directory share: tokenized data and compiled programs."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from scaling import cells
+from scaling import config as configs
+from scaling.data import corpus, loader, shards
+from scaling.data.tokenizer import Tokenizer
+from scaling.model.parameterization import Parameterization
+from scaling.model.transformer import Decoder, Encoder
+from scaling.train import objectives, optim
+from scaling.train.loop import Program
+from scaling.train.sharding import make_mesh
+
+
+def run_id(cell: ConfigDict) -> str:
+    """The name of a run: readable, and unique to what its resolved config says of it."""
+    digest = configs.hash_of(configs.identity(configs.plain(cell)))[:8]
+    flops = f"{cell.budget.flops:.2e}".replace("+", "")
+    return f"w{cell.model.width:03d}-{flops}-s{cell.seed}-{digest}"
+
+
+class Workshop:
+    """Tokenized data and compiled programs of one work directory, each made on first use."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+        self._data: dict[str, tuple[Path, shards.Manifest]] = {}
+        self._programs: dict[str, Program] = {}
+
+    def data(self, cell: ConfigDict) -> tuple[Path, shards.Manifest]:
+        """The folder and manifest of the cell's tokens; made on first use, verified before each
+        study."""
+        wanted = configs.plain(cell.corpus)
+        name = configs.hash_of(wanted)[:12]
+        if name not in self._data:
+            folder = self.workdir / "data" / name
+            if not folder.exists():
+                tokenize(folder, cell.corpus, wanted)
+            self._data[name] = folder, shards.read(folder)
+        return self._data[name]
+
+    def stream(self, cell: ConfigDict) -> loader.TrainStream:
+        """The cell's batches.
+
+        Raises:
+          ConfigError: the corpus has fewer tokens than the cell's budget.
+        """
+        windows = self._windows(cell, "train")
+        stream = loader.TrainStream(
+            windows,
+            batch_windows=cell.batch_tokens // cell.model.context_tokens,
+            seed=cell.seed,
+            corrupt=self._corruption(cell),
+        )
+        available = stream.steps * cell.batch_tokens
+        if cell.budget.tokens > available:
+            raise configs.ConfigError(
+                f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
+                "training and none is used twice; use a wider model or a smaller budget"
+            )
+        return stream
+
+    def validation(self, cell: ConfigDict, *, limit: int | None) -> Iterator[loader.Batch]:
+        """The validation split in batches, all of it or `limit` windows; the same for every run of
+        one objective."""
+        return loader.evaluation(
+            self._windows(cell, "validation"),
+            batch_windows=cell.batch_tokens // cell.model.context_tokens,
+            limit=limit,
+            corrupt=self._corruption(cell),
+        )
+
+    def _windows(self, cell: ConfigDict, split: str) -> loader.Windows:
+        folder, manifest = self.data(cell)
+        return loader.Windows(
+            folder / manifest.splits[split].file, context=cell.model.context_tokens
+        )
+
+    def _corruption(self, cell: ConfigDict) -> loader.Corruption | None:
+        return None
+
+    def program(self, cell: ConfigDict) -> Program:
+        """The compiled functions of the cell's shape."""
+        name = program_key(cell)
+        if name not in self._programs:
+            self._programs[name] = make_program(cell)
+        return self._programs[name]
+
+
+def program_key(cell: ConfigDict) -> str:
+    """Names a compiled program: all that is not an argument of its step."""
+    content = configs.plain(cell)
+    optimizer = {
+        key: content["optimizer"][key] for key in ("name", "schedule", "decays", "epsilon")
+    }
+    runtime = {
+        key: content["runtime"][key]
+        for key in ("dispatch_steps", "microbatches", "loss_chunk_tokens", "remat",
+                    "layers_unrolled", "attention_kernel")
+    }  # fmt: skip
+    sections = {
+        key: content[key]
+        for key in ("model", "parameterization", "objective", "mesh", "batch_tokens", "precision")
+    }
+    return configs.hash_of(sections | {"optimizer": optimizer, "runtime": runtime})
+
+
+def make_program(cell: ConfigDict) -> Program:
+    """The compiled functions for cells of this shape, none of them compiled yet."""
+    size, kind, runtime = cells.size_of(cell), cells.architecture_of(cell), cell.runtime
+    optimizer, context = cell.optimizer, cell.model.context_tokens
+    rules = Parameterization(lengths=size.lengths, tied=kind.tied, **cell.parameterization)
+    build = Decoder if kind.attention == "causal" else Encoder
+    return Program(
+        lambda key: build(
+            size,
+            kind,
+            rules,
+            key=key,
+            compute_dtype=jnp.dtype(cell.precision),
+            remat=runtime.remat,
+            layers_unrolled=runtime.layers_unrolled,
+            attention_kernel=runtime.attention_kernel,
+        ),
+        functools.partial(objectives.cross_entropy, z_loss=cell.objective.z_loss),
+        measure=objectives.cross_entropy,
+        rule=optim.Rule(
+            optimizer=optimizer.name,
+            schedule_name=optimizer.schedule,
+            decays=tuple(optimizer.decays),
+            epsilon=optimizer.epsilon,
+        ),
+        scale=functools.partial(rules.scale, optimizer=optimizer.name),
+        batch_windows=cell.batch_tokens // context,
+        context=context,
+        mesh=make_mesh(**cell.mesh),
+        microbatches=runtime.microbatches,
+        chunk_tokens=runtime.loss_chunk_tokens,
+        dispatch_steps=runtime.dispatch_steps,
+    )
+
+
+def tokenize(folder: Path, section: ConfigDict, description: dict[str, Any]) -> shards.Manifest:
+    """Train the tokenizer on the training split and write all splits as token files.
+
+    Raises:
+      ConfigError: a corpus that is not known.
+    """
+    if section.name != "wiki-leads":
+        raise configs.ConfigError(
+            f"corpus.name is {section.name!r}; the known corpus is 'wiki-leads'"
+        )
+
+    def documents(split: corpus.Split) -> list[corpus.Document]:
+        return list(corpus.wiki_leads(split, languages=section.languages))
+
+    tokenizer = Tokenizer.train(
+        (document.text for document in documents("train")), vocabulary=section.vocabulary
+    )
+    splits = {str(split): documents(split) for split in corpus.SPLITS}
+    return shards.write(folder, splits, tokenizer, corpus=description)
