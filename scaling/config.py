@@ -243,15 +243,3 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 def hash_of(content: Mapping[str, Any]) -> str:
     """SHA-256 of a plain config, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys in which two plain configs differ, as `"key: found -> wanted"`."""
-    lines: list[str] = []
-    for key in sorted({*found, *wanted}):
-        old, new = (side.get(key) for side in (found, wanted))
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {old} -> {new}")
-    return lines

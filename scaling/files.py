@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 LEAST_FREE_BYTES = 1 << 20
 
@@ -103,3 +104,15 @@ def _leaves(obj: object, place: str) -> Iterator[tuple[str, object]]:
             yield from _leaves(value, f"{place}[{index}]")
     else:
         yield place, obj
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two plain JSON objects differ, as `"key: found -> wanted"`."""
+    lines: list[str] = []
+    for key in sorted({*found, *wanted}):
+        old, new = (side.get(key) for side in (found, wanted))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {old} -> {new}")
+    return lines

@@ -7,6 +7,7 @@ import pytest
 from scaling import cells, counts
 from scaling import config as configs
 from scaling.config import ConfigError
+from scaling.files import differences
 
 
 def cell(*overrides: str, flops: str = "1e11"):  # type: ignore[no-untyped-def]
@@ -33,7 +34,7 @@ def test_the_tokens_of_a_cell_spend_its_budget_in_whole_batches() -> None:
 
 def test_nothing_but_the_tokens_depends_on_the_budget() -> None:
     small, large = (configs.plain(cells.resolve(cell(flops=f))) for f in ("1e11", "8e11"))
-    assert [line.split(":")[0] for line in configs.differences(small, large)] == [
+    assert [line.split(":")[0] for line in differences(small, large)] == [
         "budget.flops",
         "budget.tokens",
     ]

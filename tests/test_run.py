@@ -55,9 +55,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def final_state(workdir: Path, name: str) -> dict[str, np.ndarray]:
-    with ocp.CheckpointManager(workdir / "runs" / name / "checkpoints") as manager:
-        step = manager.latest_step()
-        state = manager.restore(step, args=ocp.args.StandardRestore())
+    folder = workdir / "runs" / name / "checkpoints"
+    newest = max((path for path in folder.iterdir()), key=lambda path: int(path.name))
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore(newest)
     flat = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
 

@@ -39,8 +39,8 @@ class Arm(NamedTuple):
     exponents: tuple[float, ...]
 
 
-WIDTH_RATES = (-11.0, -10.0, -9.0, -8.0, -7.0, -6.0, -5.0)
-DEPTH_RATES = (-9.0, -8.0, -7.0, -6.0, -5.0)
+WIDTH_RATES = (-10.0, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
+DEPTH_RATES = (-9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 ARMS = (
     Arm("width, standard", "standard", (32, 64, 128, 256), (2,), WIDTH_RATES),
     Arm("width, muP", "mup", (32, 64, 128, 256), (2,), WIDTH_RATES),
@@ -68,6 +68,7 @@ class Point(NamedTuple):
             f"model.heads={self.width // HEAD_WIDTH}",
             f"model.feedforward_width={4 * self.width}",
             f"model.context_tokens={CONTEXT}",
+            "model.tied=False",
             f"parameterization.name={self.parameterization}",
             f"parameterization.base_width={BASE_WIDTH}",
             f"parameterization.base_depth={BASE_DEPTH}",

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scaling.config import differences, identity
-from scaling.files import write_json
+from scaling.config import identity
+from scaling.files import differences, write_json
 
 STUDY_FILE = "study.json"
 

@@ -109,11 +109,10 @@ def test_a_stacked_weight_moves_as_each_of_its_layers_would_alone(optimizer: str
     start = {name: params()[name] for name in STACKED}
     # One layer times 1000: what is shared between layers would show.
     start = {name: value.at[1].multiply(1000.0) for name, value in start.items()}
-    together = run(optimizer, start, HYPER)
+    trained = jax.jit(lambda start: run(optimizer, start, HYPER, steps=2))
+    together = trained(start)
     for layer in range(3):
-        alone = run(
-            optimizer, {name: value[layer : layer + 1] for name, value in start.items()}, HYPER
-        )
+        alone = trained({name: value[layer : layer + 1] for name, value in start.items()})
         for name in STACKED:
             np.testing.assert_allclose(
                 together[name][layer], alone[name][0], rtol=1e-5, atol=1e-5, err_msg=name
@@ -173,12 +172,13 @@ def test_three_packed_runs_are_the_three_runs_one_after_another(optimizer: str) 
         )
         for rate in (0.01, 0.03, 0.1)
     ]
-    packed = jax.vmap(lambda start, hyper: run(optimizer, start, hyper))(
+    trained = jax.jit(lambda start, hyper: run(optimizer, start, hyper, steps=2))
+    packed = jax.vmap(trained)(
         jax.tree.map(lambda *values: jnp.stack(values), *starts),
         jax.tree.map(lambda *values: jnp.stack(values), *hypers),
     )
     for index, (start, hyper) in enumerate(zip(starts, hypers, strict=True)):
-        alone = run(optimizer, start, hyper)
+        alone = trained(start, hyper)
         for name in SHAPES:
             np.testing.assert_allclose(packed[name][index], alone[name], rtol=2e-5, atol=2e-5)
 
