@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from scaling import cells
 from scaling import config as configs
-from scaling.data import corpus, loader, shards
-from scaling.data.tokenizer import Tokenizer
+from scaling.data import corpus, corruption, loader, shards
+from scaling.data.tokenizer import FIRST_SENTINEL, Tokenizer
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder, Encoder
 from scaling.train import objectives, optim
@@ -84,6 +84,24 @@ class Workshop:
         )
 
     def _corruption(self, cell: ConfigDict) -> loader.Corruption | None:
+        objective, sentinels = cell.objective, cell.corpus.sentinels
+        if objective.name == "masked":
+            words = None
+            if objective.whole_words:
+                words = Tokenizer.load(self.data(cell)[0] / "tokenizer.model").word_starts()
+            pieces = range(FIRST_SENTINEL + sentinels, cell.corpus.vocabulary)
+            return functools.partial(
+                corruption.masked, rate=objective.mask_rate, pieces=pieces, word_starts=words
+            )
+        if objective.name == "prefix":
+            return corruption.prefix
+        if objective.name == "span":
+            return functools.partial(
+                corruption.span,
+                rate=objective.mask_rate,
+                mean_span_tokens=objective.mean_span_tokens,
+                sentinels=sentinels,
+            )
         return None
 
     def program(self, cell: ConfigDict) -> Program:
@@ -162,7 +180,9 @@ def tokenize(folder: Path, section: ConfigDict, description: dict[str, Any]) -> 
         return list(corpus.wiki_leads(split, languages=section.languages))
 
     tokenizer = Tokenizer.train(
-        (document.text for document in documents("train")), vocabulary=section.vocabulary
+        (document.text for document in documents("train")),
+        vocabulary=section.vocabulary,
+        sentinels=section.sentinels,
     )
     splits = {str(split): documents(split) for split in corpus.SPLITS}
     return shards.write(folder, splits, tokenizer, corpus=description)

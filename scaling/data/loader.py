@@ -9,6 +9,7 @@ from scaling.data.tokenizer import END_OF_DOCUMENT
 
 Batch = dict[str, np.ndarray]
 Corruption = Callable[[Batch, np.random.Generator], Batch]
+"""What an objective hides of a batch: see `scaling.data.corruption`."""
 
 
 class Windows:
@@ -54,7 +55,7 @@ class TrainStream:
         seed: int,
         corrupt: Corruption | None = None,
     ) -> None:
-        self._windows = windows
+        self._windows, self._seed, self._corrupt = windows, seed, corrupt
         self._batch = batch_windows
         self._order = np.random.default_rng(seed).permutation(windows.count)
         self.steps = windows.count // batch_windows
@@ -69,7 +70,10 @@ class TrainStream:
             raise IndexError(
                 f"batch {step} asked of a stream of {self.steps}; no window is used twice"
             )
-        return self._windows.batch(self._order[step * self._batch : (step + 1) * self._batch])
+        batch = self._windows.batch(self._order[step * self._batch : (step + 1) * self._batch])
+        if self._corrupt is None:
+            return batch
+        return self._corrupt(batch, np.random.default_rng((self._seed, step)))
 
 
 def evaluation(
@@ -79,11 +83,14 @@ def evaluation(
     limit: int | None = None,
     corrupt: Corruption | None = None,
 ) -> Iterator[Batch]:
-    """Every window once, or `limit` spread evenly; the last batch is padded with weight 0."""
+    """Every window once, or `limit` spread evenly; the last batch is padded with weight 0.
+
+    What `corrupt` hides of a window is the same for every run of one `batch_windows`.
+    """
     count = windows.count if limit is None else min(limit, windows.count)
     chosen = np.arange(count) * windows.count // count
     for start in range(0, count, batch_windows):
         rows = np.arange(start, start + batch_windows)
         batch = windows.batch(chosen[np.minimum(rows, count - 1)])
         batch["weights_BT"] *= (rows < count)[:, None].astype(np.float32)
-        yield batch
+        yield batch if corrupt is None else corrupt(batch, np.random.default_rng((0, start)))

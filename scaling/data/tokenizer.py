@@ -3,12 +3,17 @@ to."""
 
 import hashlib
 import io
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import sentencepiece
 
 END_OF_DOCUMENT = 1
+FIRST_SENTINEL = 2
+WORD_BREAKS = ("▁", "\n")
+IDEOGRAPHS = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA", "HANGUL SYLLABLE")
 
 
 class Tokenizer:
@@ -21,11 +26,12 @@ class Tokenizer:
         self.vocabulary: int = self._processor.vocab_size()
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, vocabulary: int) -> "Tokenizer":
+    def train(cls, texts: Iterable[str], *, vocabulary: int, sentinels: int) -> "Tokenizer":
         """Train byte-pair encoding with byte fallback on `texts`.
 
-        Ids: 0 unknown (never produced), 1 end of document, 2..257 bytes, then pieces. Line breaks
-        are kept as text, spaces are not normalised away, so decode(encode(text)) == text.
+        Ids: 0 unknown (never produced), 1 end of document, sentinels (which no text produces), 256
+        bytes, then pieces. Line breaks are kept as text, spaces are not normalised away, so
+        decode(encode(text)) == text.
 
         Raises:
           ValueError: SentencePiece cannot train on these texts, as with too small a vocabulary.
@@ -48,6 +54,7 @@ class Tokenizer:
                 eos_id=END_OF_DOCUMENT,
                 bos_id=-1,
                 pad_id=-1,
+                control_symbols=[f"<sentinel_{number}>" for number in range(sentinels)],
                 num_threads=1,
                 minloglevel=2,
             )
@@ -63,6 +70,12 @@ class Tokenizer:
         """Read a model file written by `save`."""
         return cls(path.read_bytes())
 
+    def word_starts(self) -> np.ndarray:
+        """For every piece, whether a word begins with it: after a space or a line break, and at
+        every ideograph, kana or Hangul syllable, since Chinese puts no spaces between words."""
+        pieces = (self._processor.id_to_piece(number) for number in range(self.vocabulary))
+        return np.array([piece[:1] in WORD_BREAKS or _is_ideograph(piece[:1]) for piece in pieces])
+
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without the end of document."""
         return self._processor.encode(texts, num_threads=1)
@@ -70,3 +83,7 @@ class Tokenizer:
     def decode(self, tokens: list[int]) -> str:
         """The text of token ids."""
         return self._processor.decode(tokens)
+
+
+def _is_ideograph(character: str) -> bool:
+    return bool(character) and unicodedata.name(character, "").startswith(IDEOGRAPHS)

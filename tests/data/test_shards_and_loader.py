@@ -15,7 +15,7 @@ CONTEXT = 7
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents = [document for _, document in zip(range(60), wiki_leads("train"), strict=False)]
-    tokenizer = Tokenizer.train((d.text for d in documents), vocabulary=400)
+    tokenizer = Tokenizer.train((d.text for d in documents), vocabulary=400, sentinels=0)
     path = tmp_path_factory.mktemp("data") / "tokens"
     shards.write(path, {"train": documents}, tokenizer, corpus={"name": "sixty"})
     return path

@@ -8,7 +8,7 @@ from scaling.data.corpus import wiki_leads
 from scaling.data.tokenizer import END_OF_DOCUMENT, Tokenizer
 
 TEXTS = [document.text for _, document in zip(range(400), wiki_leads("train"), strict=False)]
-TOKENIZER = Tokenizer.train(TEXTS, vocabulary=400)
+TOKENIZER = Tokenizer.train(TEXTS, vocabulary=400, sentinels=0)
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=200))
@@ -21,7 +21,7 @@ def test_any_text_survives_encoding_unless_it_holds_the_word_separator(text: str
 
 
 def test_training_twice_gives_the_same_model() -> None:
-    assert Tokenizer.train(TEXTS, vocabulary=400).hash == TOKENIZER.hash
+    assert Tokenizer.train(TEXTS, vocabulary=400, sentinels=0).hash == TOKENIZER.hash
 
 
 def test_vocabulary_is_the_one_asked_for() -> None:
@@ -31,4 +31,4 @@ def test_vocabulary_is_the_one_asked_for() -> None:
 
 def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cannot train 64 pieces .* use a larger"):
-        Tokenizer.train(TEXTS, vocabulary=64)
+        Tokenizer.train(TEXTS, vocabulary=64, sentinels=0)
