@@ -1,6 +1,8 @@
 """The step and the loop: sharded equals unsharded, divergence is noticed, one compilation."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from scaling.architecture import LADDER, Architecture
+from scaling.architecture import LADDER
 from scaling.model.parameterization import standard
 from scaling.model.transformer import Decoder
 from scaling.sizes import Size
 from scaling.train import objectives, optim
-from scaling.train.loop import Cadence, Diverged, Metrics, Program, TrainState, train
+from scaling.train.loop import Cadence, Diverged, Metrics, Program, Stopped, TrainState, train
 from scaling.train.sharding import MESH_AXES, batch_sharding, make_mesh, sharding
 
 TINY = Size(
@@ -38,13 +40,13 @@ def batch(step: int) -> dict[str, np.ndarray]:
     }
 
 
-def program(rule: optim.Rule = ADAMW, kind: Architecture = LADDER, **settings: int) -> Program:
+def program(model: Mapping[str, Any] = MappingProxyType({}), **settings: int) -> Program:
     axes = {axis: settings.pop(axis, 1) for axis in MESH_AXES}
     return Program(
-        lambda key: Decoder(TINY, kind, RULES, key=key),
+        lambda key: Decoder(TINY, LADDER, RULES, key=key, **model),
         objectives.cross_entropy,
         measure=objectives.cross_entropy,
-        rule=rule,
+        rule=ADAMW,
         scale=RULES.scale,
         batch_windows=WINDOWS,
         context=CONTEXT,
@@ -190,3 +192,98 @@ def test_a_mesh_axis_is_used_once_and_a_length_it_does_not_divide_stays_whole() 
     assert sharding(("D", "F"), (24, 40), mesh).spec == PartitionSpec(("fsdp",), ("tensor",))
     assert sharding(("D", "D'"), (24, 24), mesh).spec == PartitionSpec(("fsdp",), None)
     assert sharding(("N", "H"), (3, 10), mesh).spec == PartitionSpec(None, None)
+
+
+def test_a_batch_cut_into_microbatches_trains_alike(single: Recorder) -> None:
+    losses = run(program(microbatches=4, data=2)).losses
+    np.testing.assert_allclose(list(losses.values()), list(single.losses.values()), rtol=1e-5)
+
+
+def test_logits_in_chunks_train_alike(single: Recorder) -> None:
+    losses = run(program(chunk_tokens=WINDOWS * 2, data=2)).losses
+    np.testing.assert_allclose(list(losses.values()), list(single.losses.values()), rtol=1e-5)
+
+
+def test_several_steps_of_one_dispatch_train_alike_and_the_rest_one_by_one(
+    single: Recorder,
+) -> None:
+    cadence = Cadence(log=1, evaluate=6, checkpoint=9, skip_limit=3)
+    hooks = run(program(dispatch_steps=3), cadence=cadence)
+    losses = list(hooks.losses.values())
+    np.testing.assert_allclose(losses, list(single.losses.values()), rtol=1e-5)
+    assert hooks.ends == [3, 6, 9, 12, 15, 18, 19, 20]
+    assert hooks.saved == [9, 18, 20]
+
+
+def poisoned(step: int) -> dict[str, np.ndarray]:
+    """Batches 5 and 6 ask for a token that makes their loss undefined."""
+    found = batch(step)
+    if step in (5, 6):
+        found["weights_BT"] = found["weights_BT"] * np.float32(np.nan)
+    return found
+
+
+@pytest.mark.parametrize("dispatch", [1, 4])
+def test_an_update_that_is_not_finite_is_skipped_and_counted(dispatch: int) -> None:
+    split, hooks = program(dispatch_steps=dispatch), Recorder()
+    cadence = Cadence(log=1, evaluate=100, checkpoint=100, skip_limit=3)
+    state = train(
+        split, split.init(jax.random.key(0)), poisoned, HYPER, steps=STEPS, cadence=cadence,
+        hooks=hooks,
+    )  # fmt: skip
+    assert hooks.bad == [6, 7]
+    assert (int(state.step), int(state.skipped), int(state.skipped_in_row)) == (STEPS, 2, 0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert hooks.losses[STEPS] < hooks.losses[1] - 0.2
+
+
+def test_a_skipped_update_leaves_parameters_and_moments_bitwise_alone() -> None:
+    split = program()
+    state = split.init(jax.random.key(0))
+    state, _ = split.step(state, split.put([batch(0)]), HYPER)
+    before = jax.tree.map(np.array, state)
+    after, metrics = split.step(state, split.put([poisoned(5)]), HYPER)
+    assert bool(metrics.skipped[0])
+    jax.tree.map(np.testing.assert_array_equal, before.params, after.params)
+    jax.tree.map(np.testing.assert_array_equal, before.optimizer, after.optimizer)
+
+
+def test_a_run_that_is_told_to_stop_keeps_its_state_and_goes_on_bit_for_bit(
+    single: Recorder,
+) -> None:
+    split, hooks = program(), Recorder()
+    hooks.stop_after = 7
+    cadence = Cadence(log=1, evaluate=5, checkpoint=100, skip_limit=3)
+    kept: list[TrainState] = []
+    hooks.save = lambda state: kept.append(jax.tree.map(np.array, state))  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match="after step 7 of 20"):
+        train(
+            split, split.init(jax.random.key(0)), batch, HYPER, steps=STEPS, cadence=cadence,
+            hooks=hooks,
+        )  # fmt: skip
+    [state] = kept
+    assert int(state.step) == 7
+    placed = jax.tree.map(jax.device_put, state, jax.tree.map(
+        lambda leaf: leaf.sharding, split.abstract_state))  # fmt: skip
+    hooks.stop_after = None
+    train(split, placed, batch, HYPER, steps=STEPS, cadence=cadence, hooks=hooks)
+    assert hooks.losses == single.losses
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("unrolled", [1, 2])
+def test_recomputation_and_the_loop_over_layers_change_nothing(
+    single: Recorder, remat: str, unrolled: int
+) -> None:
+    losses = run(program(model={"remat": remat, "layers_unrolled": unrolled})).losses
+    np.testing.assert_allclose(list(losses.values()), list(single.losses.values()), rtol=1e-5)
+
+
+def test_bfloat16_trains_close_to_float32_on_float32_weights(single: Recorder) -> None:
+    split = program(model={"compute_dtype": "bfloat16"})
+    hooks = run(split)
+    found, wanted = np.array(list(hooks.losses.values())), np.array(list(single.losses.values()))
+    np.testing.assert_allclose(found, wanted, rtol=0.05)
+    assert (found != wanted).any()
+    leaves = jax.tree.leaves(split.abstract_state.params)
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
