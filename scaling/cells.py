@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from scaling import counts, sizes
 from scaling.architecture import FAMILIES, Architecture
 from scaling.config import ConfigError
+from scaling.data.corruption import spans_of
 
 ATTENTION = {
     "causal": "causal",
@@ -18,8 +19,6 @@ ATTENTION = {
     "span": "causal",
 }
 """The attention that each objective needs: a look ahead would give away what is to be predicted."""
-SENTINELS = 32
-"""Sentinel pieces that the tokenizer of span corruption has unless the config says otherwise."""
 SCHEDULES = ("wsd", "wsd_sqrt", "cosine", "linear", "constant")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 OPTIMIZERS = ("muon", "adamw", "lion", "adafactor", "sgd")
@@ -40,7 +39,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     """
     cell = copy.deepcopy(config)
     _check_names(cell)
-    _fill(cell.corpus, sentinels=SENTINELS if cell.objective.name == "span" else 0)
+    _fill(cell.corpus, sentinels=_sentinels(cell))
     _fill_model(cell)
     _fill_training(cell)
     _check(cell)
@@ -90,6 +89,18 @@ def architecture_of(cell: ConfigDict) -> Architecture:
     return Architecture(
         **{field.name: cell.model[field.name] for field in dataclasses.fields(Architecture)}
     )
+
+
+def _sentinels(cell: ConfigDict) -> int:
+    """As many as a window has spans."""
+    objective = cell.objective
+    if objective.name != "span":
+        return 0
+    return spans_of(
+        cell.model.context_tokens,
+        rate=objective.mask_rate,
+        mean_span_tokens=objective.mean_span_tokens,
+    ).number
 
 
 def _fill(section: ConfigDict, **values: Any) -> None:

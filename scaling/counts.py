@@ -83,7 +83,7 @@ def flops_counted(size: Size, kind: Architecture, *, tokens: int, context: int) 
     if kind.window_tokens is not None:
         window = min(kind.window_tokens, context)
         if kind.attention == "bidirectional":
-            window = min(2 * window, context)
+            window = min(2 * window - 1, context)
         reach = min(reach, window)
     attention = round(2 * size.heads * size.head_width * reach)
     head = size.vocabulary * size.width + (size.width**2 if kind.head_transform else 0)

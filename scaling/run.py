@@ -121,6 +121,7 @@ def _attempt(
                 identity=_identity(cell, workshop),
             )
         )
+        stack.enter_context(processes.Together())
         state = checkpoints.restore(program.abstract_state)
         if state is None:
             state = program.init(jax.random.key(cell.seed))

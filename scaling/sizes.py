@@ -3,11 +3,9 @@
 Rungs are widths: multiples of 8 from 16 to 120, then multiples of 64. Everything else follows:
 
 - depth = round(12 (width/768)^0.75), at least 2, which gives the published shapes 768 -> 12 (GPT-3
-  Small),
-  2048 -> 25 (24 in GPT-3 XL) and 12288 -> 96 (GPT-3 175B) of Brown et al. 2020, table 2.1.
+  Small), 2048 -> 25 (24 in GPT-3 XL) and 12288 -> 96 (GPT-3 175B) of Brown et al. 2020, table 2.1.
 - heads = round(width/64), at least 2: head width 64 as in table 2.1 of Brown et al. 2020, and half
-  the
-  width where that would leave a single head.
+  the width where that would leave a single head.
 - feed-forward width = 4 width (Vaswani et al. 2017, section 3.3), squared-ReLU (So et al. 2021).
 """
 

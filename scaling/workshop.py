@@ -14,7 +14,7 @@ from scaling.data import corpus, corruption, loader, shards
 from scaling.data.tokenizer import FIRST_SENTINEL, Tokenizer
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder, Encoder
-from scaling.train import objectives, optim
+from scaling.train import objectives, optim, processes
 from scaling.train.loop import Program
 from scaling.train.sharding import make_mesh
 
@@ -42,7 +42,10 @@ class Workshop:
         if name not in self._data:
             folder = self.workdir / "data" / name
             if not folder.exists():
-                tokenize(folder, cell.corpus, wanted)
+                if processes.first():
+                    tokenize(folder, cell.corpus, wanted)
+                else:
+                    processes.wait_for(folder)
             self._data[name] = folder, shards.read(folder)
         return self._data[name]
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from scaling.axes import ALPHABET, fan_in, parse, role, shape
 
-LENGTHS = {"D": 24, "F": 40, "N": 4, "K": 2, "H": 10, "V": 64, "C": 3}
+LENGTHS = {"D": 24, "F": 40, "N": 4, "K": 2, "H": 10, "V": 64, "T": 9, "C": 3}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ LENGTHS = {"D": 24, "F": 40, "N": 4, "K": 2, "H": 10, "V": 64, "C": 3}
         ("NH->D", (4, 10, 24), 40, "hidden"),
         ("D->D'", (24, 24), 24, "hidden"),
         ("V->D", (64, 24), 1, "input"),
+        ("T->D", (9, 24), 1, "input"),
+        ("C->D", (3, 24), 1, "input"),
         ("D->V", (24, 64), 24, "output"),
         ("D->C", (24, 3), 24, "output"),
         ("->D", (24,), 1, "vector"),

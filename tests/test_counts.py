@@ -9,6 +9,7 @@ from flax import nnx
 
 from scaling import counts
 from scaling.architecture import FAMILIES, LADDER, PUBLIC, Architecture
+from scaling.model.layers import attention_mask
 from scaling.model.parameterization import standard
 from scaling.model.transformer import Decoder, Encoder, Transformer
 from scaling.sizes import Size, size
@@ -42,9 +43,14 @@ def test_parameters_equal_the_arrays_of_the_model(shape: Size, family: str, tied
     assert count.total == count.embedding + count.non_embedding
 
 
-def test_forward_flops_equal_the_cost_analysis_of_the_compiler() -> None:
-    shape, batch, context = size(64, vocabulary=512), 2, 64
-    graph, state = nnx.split(build(shape, LADDER))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_forward_flops_equal_the_cost_analysis_of_the_compiler(family: str) -> None:
+    kind, batch, context = FAMILIES[family], 2, 64
+    shape = Size(
+        width=64, depth=2, heads=6, kv_heads=3, head_width=16, feedforward=176, vocabulary=512,
+        context=context, token_types=kind.token_types,
+    )  # fmt: skip
+    graph, state = nnx.split(build(shape, kind))
     tokens_BT = jnp.zeros((batch, context), jnp.int32)
 
     def forward(state: nnx.State, tokens_BT: jax.Array) -> jax.Array:
@@ -52,11 +58,25 @@ def test_forward_flops_equal_the_cost_analysis_of_the_compiler() -> None:
         return nnx.merge(graph, state)(dict.fromkeys(names, tokens_BT))
 
     measured = jax.jit(forward).lower(state, tokens_BT).compile().cost_analysis()["flops"]
-    tokens = batch * context
-    causal = counts.flops_counted(shape, LADDER, tokens=tokens, context=context) / 3
     # The compiler computes the whole square of scores and values, and counts elementwise work.
-    square = 2 * shape.depth * shape.width * context * tokens
-    assert causal + square < measured < 1.25 * (causal + square)
+    whole = dataclasses.replace(kind, attention="bidirectional")
+    counted = counts.flops_counted(shape, whole, tokens=batch * context, context=context) / 3
+    assert counted < measured < 1.25 * counted
+
+
+@pytest.mark.parametrize("window", [None, 1, 16, 500])
+@pytest.mark.parametrize("family", ["ladder", "bert"])
+def test_counted_attention_is_what_the_mask_lets_through(family: str, window: int | None) -> None:
+    kind, context = dataclasses.replace(FAMILIES[family], window_tokens=window), 256
+    long, one = (
+        counts.flops_counted(TINY, kind, tokens=1, context=length) for length in (context, 1)
+    )
+    reach = (long - one) / (3 * 2 * TINY.depth * 2 * TINY.heads * TINY.head_width)
+    mask_BTS = attention_mask(
+        jnp.zeros((1, context), jnp.int32), causal=family == "ladder", window_tokens=window
+    )
+    # A window counts in full at the ends of the context too, the causal diagonal as half.
+    assert reach == pytest.approx(float(mask_BTS.sum()) / context - 1, rel=0.05, abs=1)
 
 
 def test_flops_6nd_with_a_tied_head_is_six_times_all_parameters() -> None:

@@ -10,6 +10,8 @@ from scaling.data.tokenizer import END_OF_DOCUMENT
 Batch = dict[str, np.ndarray]
 Corruption = Callable[[Batch, np.random.Generator], Batch]
 """What an objective hides of a batch: see `scaling.data.corruption`."""
+EVALUATION_SEED = 1 << 63
+"""No run has it, so that what a measure hides is no copy of what training hid."""
 
 
 class Windows:
@@ -60,8 +62,8 @@ class TrainStream:
         self._order = np.random.default_rng(seed).permutation(windows.count)
         self.steps = windows.count // batch_windows
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step`, counted from 0.
+    def batch(self, step: int, *, rows: slice = slice(None)) -> Batch:
+        """Batch number `step`, counted from 0, or those `rows` of it.
 
         Raises:
           IndexError: the stream is used up.
@@ -70,10 +72,9 @@ class TrainStream:
             raise IndexError(
                 f"batch {step} asked of a stream of {self.steps}; no window is used twice"
             )
-        batch = self._windows.batch(self._order[step * self._batch : (step + 1) * self._batch])
-        if self._corrupt is None:
-            return batch
-        return self._corrupt(batch, np.random.default_rng((self._seed, step)))
+        numbers = np.arange(step * self._batch, (step + 1) * self._batch)[rows]
+        batch = self._windows.batch(self._order[numbers])
+        return _corrupted(batch, self._corrupt, seed=self._seed, numbers=numbers)
 
 
 def evaluation(
@@ -85,12 +86,31 @@ def evaluation(
 ) -> Iterator[Batch]:
     """Every window once, or `limit` spread evenly; the last batch is padded with weight 0.
 
-    What `corrupt` hides of a window is the same for every run of one `batch_windows`.
+    What `corrupt` hides of a window is the same for every run, whatever `batch_windows` and
+    `limit`.
     """
     count = windows.count if limit is None else min(limit, windows.count)
     chosen = np.arange(count) * windows.count // count
     for start in range(0, count, batch_windows):
         rows = np.arange(start, start + batch_windows)
-        batch = windows.batch(chosen[np.minimum(rows, count - 1)])
+        numbers = chosen[np.minimum(rows, count - 1)]
+        batch = windows.batch(numbers)
         batch["weights_BT"] *= (rows < count)[:, None].astype(np.float32)
-        yield batch if corrupt is None else corrupt(batch, np.random.default_rng((0, start)))
+        yield _corrupted(batch, corrupt, seed=EVALUATION_SEED, numbers=numbers)
+
+
+def _corrupted(
+    batch: Batch, corrupt: Corruption | None, *, seed: int, numbers: np.ndarray
+) -> Batch:
+    """Each window with a generator of its own, (seed, number), so that what is hidden of it does
+    not depend on the windows beside it."""
+    if corrupt is None:
+        return batch
+    windows = [
+        corrupt(
+            {name: value[row : row + 1] for name, value in batch.items()},
+            np.random.default_rng((seed, int(number))),
+        )
+        for row, number in enumerate(numbers)
+    ]
+    return {name: np.concatenate([window[name] for window in windows]) for name in windows[0]}

@@ -90,12 +90,13 @@ def read(folder: Path) -> Manifest:
     content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     content["splits"] = {name: Split(**split) for name, split in content["splits"].items()}
     manifest = Manifest(**content)
-    for split in manifest.splits.values():
-        found = _sha256(folder / split.file)
-        if found != split.sha256:
+    wanted = {split.file: split.sha256 for split in manifest.splits.values()}
+    for name, digest in (wanted | {"tokenizer.model": manifest.tokenizer_sha256}).items():
+        found = _sha256(folder / name)
+        if found != digest:
             raise ValueError(
-                f"{folder / split.file} has SHA-256 {found[:12]}..., its manifest says "
-                f"{split.sha256[:12]}...; delete {folder} and run the same command to make it again"
+                f"{folder / name} has SHA-256 {found[:12]}..., its manifest says {digest[:12]}...; "
+                f"delete {folder} and run the same command to make it again"
             )
     return manifest
 

@@ -3,6 +3,7 @@ to."""
 
 import hashlib
 import io
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,9 @@ import sentencepiece
 END_OF_DOCUMENT = 1
 FIRST_SENTINEL = 2
 WORD_BREAKS = ("▁", "\n")
-IDEOGRAPHS = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA", "HANGUL SYLLABLE")
+IDEOGRAPHS = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA")
+LEADING_BYTE = re.compile("<0x(0A|20|E[3-9]|F0)>")
+"""Line break, space, and how UTF-8 begins U+3000 to U+9FFF and the ideographs above U+FFFF."""
 
 
 class Tokenizer:
@@ -72,9 +75,12 @@ class Tokenizer:
 
     def word_starts(self) -> np.ndarray:
         """For every piece, whether a word begins with it: after a space or a line break, and at
-        every ideograph, kana or Hangul syllable, since Chinese puts no spaces between words."""
+        every ideograph or kana, since Chinese and Japanese put no spaces between words.
+
+        So does the first byte of a character that has no piece and may be one of those.
+        """
         pieces = (self._processor.id_to_piece(number) for number in range(self.vocabulary))
-        return np.array([piece[:1] in WORD_BREAKS or _is_ideograph(piece[:1]) for piece in pieces])
+        return np.array([_begins_a_word(piece) for piece in pieces])
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without the end of document."""
@@ -85,5 +91,7 @@ class Tokenizer:
         return self._processor.decode(tokens)
 
 
-def _is_ideograph(character: str) -> bool:
-    return bool(character) and unicodedata.name(character, "").startswith(IDEOGRAPHS)
+def _begins_a_word(piece: str) -> bool:
+    if LEADING_BYTE.fullmatch(piece) or piece[:1] in WORD_BREAKS:
+        return True
+    return bool(piece) and unicodedata.name(piece[0], "").startswith(IDEOGRAPHS)

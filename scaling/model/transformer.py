@@ -1,6 +1,7 @@
 """Decoder and Encoder: the same blocks under two masks."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +126,13 @@ class Transformer(nnx.Module):
 
     `compute_dtype` is that of activations and products; weights, norms, softmax and logits are
     float32. `layers_unrolled` layers make one turn of the loop over them.
+
+    Raises:
+      ValueError: size, architecture and parameterization do not speak of one model, or a window is
+        longer than the table of positions.
     """
+
+    ATTENTION: ClassVar[str]
 
     def __init__(
         self,
@@ -139,6 +146,7 @@ class Transformer(nnx.Module):
         layers_unrolled: int = 1,
         attention_kernel: Kernel = "xla",
     ) -> None:
+        self._require_one_model(size, kind, rules)
         keys = jax.random.split(key, 6)
         self.embedding = weight("V->D", rules, keys[0])
         learned = kind.positions == "learned"
@@ -164,6 +172,23 @@ class Transformer(nnx.Module):
         self.compute_dtype, self.remat = jnp.dtype(compute_dtype), remat
         self.layers_unrolled, self.attention_kernel = layers_unrolled, attention_kernel
 
+    def _require_one_model(self, size: Size, kind: Architecture, rules: Parameterization) -> None:
+        if kind.attention != self.ATTENTION:
+            raise ValueError(
+                f"{type(self).__name__} has {self.ATTENTION} attention, but the architecture's is "
+                f"{kind.attention}; use Decoder for causal and Encoder for bidirectional attention"
+            )
+        if dict(rules.lengths) != dict(size.lengths):
+            raise ValueError(
+                f"the parameterization has lengths {dict(rules.lengths)}, the size "
+                f"{dict(size.lengths)}; make the one with the lengths of the other"
+            )
+        if kind.token_types not in (0, size.token_types):
+            raise ValueError(
+                f"the architecture has {kind.token_types} token types, the size "
+                f"{size.token_types}; give both the same number"
+            )
+
     @property
     def HEAD(self) -> tuple[str, ...]:
         """The attributes whose weights `logits` reads."""
@@ -172,7 +197,12 @@ class Transformer(nnx.Module):
 
     def mask(self, batch: Mapping[str, Array]) -> Array:
         """mask_BTS: which positions S each position T reads."""
-        raise NotImplementedError
+        return attention_mask(
+            batch["segments_BT"],
+            causal=self.kind.attention == "causal",
+            window_tokens=self.kind.window_tokens,
+            prefix_BT=batch.get("prefix_BT"),
+        )
 
     def features(self, batch: Mapping[str, Array]) -> Array:
         """x_BTD after the last layer, of `tokens_BT`; `segments_BT` numbers the documents,
@@ -196,6 +226,13 @@ class Transformer(nnx.Module):
         x_BTD = self.embedding[...][tokens_BT]
         turned = None
         if self.positions is not None:
+            # A look-up beyond a table's end would give its last row.
+            rows, length = self.positions.shape[0], tokens_BT.shape[1]
+            if length > rows:
+                raise ValueError(
+                    f"a window has {length} positions, the learned table {rows}; use shorter "
+                    "windows, a longer context or rotary positions"
+                )
             x_BTD = x_BTD + self.positions[...][positions_BT]
         else:
             turned = rotation(
@@ -233,22 +270,13 @@ class Transformer(nnx.Module):
 class Decoder(Transformer):
     """A transformer that reads from left to right, but for a prefix that is open to all of it."""
 
-    def mask(self, batch: Mapping[str, Array]) -> Array:
-        return attention_mask(
-            batch["segments_BT"],
-            causal=True,
-            window_tokens=self.kind.window_tokens,
-            prefix_BT=batch.get("prefix_BT"),
-        )
+    ATTENTION = "causal"
 
 
 class Encoder(Transformer):
     """A transformer in which every position sees all others of its document."""
 
-    def mask(self, batch: Mapping[str, Array]) -> Array:
-        return attention_mask(
-            batch["segments_BT"], causal=False, window_tokens=self.kind.window_tokens
-        )
+    ATTENTION = "bidirectional"
 
     def pooled(self, x_BTD: Array) -> Array:
         """tanh of a dense layer over the first position (Devlin et al. 2019)."""

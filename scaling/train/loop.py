@@ -245,6 +245,8 @@ class Program:
         for batch in batches:
             placed = {name: _put(value, self._batch) for name, value in batch.items()}
             sums.append(self._call("evaluate", self._evaluate, params, placed))
+            # Batches wait on the devices, and with them every process: never many at once.
+            jax.block_until_ready(sums[-IN_FLIGHT:][0])
         totals, weights = zip(
             *((np.asarray(total), np.asarray(weight)) for total, weight in sums), strict=True
         )

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 from types import FrameType, TracebackType
 
 import jax
@@ -9,8 +12,14 @@ from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
 """A process that has been silent for so long is lost, and the others leave."""
+WAIT_SECONDS = 0.2
 STOPPED = 75
 """Exit status of a run that was told to stop and kept its state (EX_TEMPFAIL: run it again)."""
+LOST = 69
+"""Exit status of a process that has lost another (EX_UNAVAILABLE: run all of them again)."""
+LOST_WORDS = (
+    "another process of this run was lost; the same command goes on from the newest checkpoint"
+)
 
 
 class ProcessError(ValueError):
@@ -42,6 +51,32 @@ def join(*, coordinator: str | None, processes: int | None, process: int | None)
 def first() -> bool:
     """Whether this process writes what is written once."""
     return jax.process_index() == 0
+
+
+def wait_for(path: Path) -> None:
+    """Return when the first process has made `path`; should it be lost, so is this one."""
+    while not path.exists():
+        time.sleep(WAIT_SECONDS)
+
+
+class Together:
+    """What several processes do in step: where one of them is lost, this one leaves at once.
+
+    It says so and ends with status 69, without the clean exit, in which each waits for all.
+    """
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+            sys.stdout.flush()
+            print(f"{LOST_WORDS} ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
+            os._exit(LOST)
 
 
 class StopRequest:

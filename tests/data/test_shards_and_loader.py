@@ -1,15 +1,22 @@
 """Tokens on disk and the batches made of them."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scaling.data import loader, shards
+from scaling.data import corruption, loader, shards
 from scaling.data.corpus import Document, wiki_leads
 from scaling.data.tokenizer import END_OF_DOCUMENT, Tokenizer
 
 CONTEXT = 7
+CORRUPTIONS = (
+    None,
+    partial(corruption.masked, rate=0.3, pieces=range(258, 400)),
+    corruption.prefix,
+    partial(corruption.span, rate=0.3, mean_span_tokens=2.0, sentinels=2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +111,33 @@ def test_a_batch_depends_on_seed_and_number_alone_and_no_window_comes_twice(fold
     assert len(remaining) < 3
     with pytest.raises(IndexError, match="no window is used twice"):
         one.batch(one.steps)
+
+
+@pytest.mark.parametrize("corrupt", CORRUPTIONS)
+def test_some_rows_of_a_batch_are_those_rows_of_the_whole(
+    folder: Path, corrupt: loader.Corruption | None
+) -> None:
+    windows = loader.Windows(folder / "train.npy", context=CONTEXT)
+    stream = loader.TrainStream(windows, batch_windows=5, seed=5, corrupt=corrupt)
+    whole, some = stream.batch(3), stream.batch(3, rows=slice(1, 4))
+    assert whole.keys() == some.keys()
+    for name in whole:
+        np.testing.assert_array_equal(some[name], whole[name][1:4])
+
+
+@pytest.mark.parametrize("corrupt", CORRUPTIONS[1:])
+def test_a_measured_window_hides_the_same_whatever_is_measured_beside_it(
+    folder: Path, corrupt: loader.Corruption
+) -> None:
+    windows = loader.Windows(folder / "train.npy", context=CONTEXT)
+
+    def measured(batch_windows: int, limit: int | None) -> np.ndarray:
+        batches = loader.evaluation(
+            windows, batch_windows=batch_windows, limit=limit, corrupt=corrupt
+        )
+        return np.concatenate([b["tokens_BT"] + 1000 * b["weights_BT"] for b in batches])
+
+    whole, other = measured(4, None)[: windows.count], measured(6, None)[: windows.count]
+    np.testing.assert_array_equal(whole, other)
+    chosen = np.arange(10) * windows.count // 10
+    np.testing.assert_array_equal(measured(4, 10)[:10], whole[chosen])

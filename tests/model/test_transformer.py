@@ -1,14 +1,16 @@
 """The decoder, by second routes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.architecture import LADDER
+from scaling.architecture import BERT, GPT2, LADDER, Architecture
 from scaling.model.layers import attention, contract, gain, rms_norm, rotate, rotation, weight
 from scaling.model.parameterization import standard
-from scaling.model.transformer import Decoder
+from scaling.model.transformer import Decoder, Encoder, Transformer
 from scaling.sizes import Size
 
 TINY = Size(
@@ -129,3 +131,26 @@ def test_weights_start_with_the_deviation_of_their_fan_in() -> None:
 def test_a_vector_is_no_weight() -> None:
     with pytest.raises(ValueError, match="use gain or bias"):
         weight("->F", RULES, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "size", "complaint"),
+    [
+        (Decoder, dataclasses.replace(BERT, token_types=3), TINY, "use Decoder for causal"),
+        (Encoder, LADDER, TINY, "use Decoder for causal"),
+        (Decoder, LADDER, dataclasses.replace(TINY, width=32), "lengths of the other"),
+        (Encoder, BERT, TINY, "2 token types, the size 3"),
+    ],
+)
+def test_parts_that_speak_of_different_models_are_refused(
+    make: type[Transformer], kind: Architecture, size: Size, complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        make(size, kind, RULES, key=jax.random.key(0))
+
+
+def test_a_window_beyond_the_table_of_positions_is_refused() -> None:
+    model = Decoder(TINY, GPT2, RULES, key=jax.random.key(0))
+    long_BT = jnp.zeros((B, TINY.context + 1), jnp.int32)
+    with pytest.raises(ValueError, match="10 positions, the learned table 9"):
+        model(batch(long_BT))
