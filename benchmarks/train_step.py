@@ -210,7 +210,7 @@ def peer(shape: Shape, *, compiled: bool) -> Stepper:
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(loss), time.perf_counter() - started
+        return loss.item(), time.perf_counter() - started
 
     square = torch.ones(1024, 1024)
     return Stepper(step, lambda: torch.mm(square, square))

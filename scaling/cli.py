@@ -182,6 +182,7 @@ def _train(options: argparse.Namespace) -> int:
     console = Console(quiet=not processes.first())
     console.print(f"one run on {devices()}; work directory {options.workdir}", highlight=False)
     with (
+        processes.Together(coordinator=options.coordinator),
         claim(options.workdir, plain(cell)) if processes.first() else contextlib.nullcontext(),
         processes.StopRequest() as stop,
     ):

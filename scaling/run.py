@@ -121,7 +121,6 @@ def _attempt(
                 identity=_identity(cell, workshop),
             )
         )
-        stack.enter_context(processes.Together())
         state = checkpoints.restore(program.abstract_state)
         if state is None:
             state = program.init(jax.random.key(cell.seed))
@@ -186,8 +185,8 @@ def _attempt(
             status, reason, result = "diverged", str(error), None
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() > 1:
-                # Most likely another process was lost: started again, the run goes on.
-                raise
+                # Before the checkpoints are closed, which would wait for the others.
+                processes.leave_lost(error)
             status, reason = "failed", f"the device gave up: {str(error).splitlines()[0]}"
     return _Outcome(status, reason, result, reporter.clock.stepping_seconds)
 

@@ -42,8 +42,8 @@ class Arm(NamedTuple):
 WIDTH_RATES = (-10.0, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 DEPTH_RATES = (-9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 ARMS = (
-    Arm("width, standard", "standard", (32, 64, 128, 256), (2,), WIDTH_RATES),
-    Arm("width, muP", "mup", (32, 64, 128, 256), (2,), WIDTH_RATES),
+    Arm("width, standard", "standard", (16, 32, 64, 128), (2,), WIDTH_RATES),
+    Arm("width, muP", "mup", (16, 32, 64, 128), (2,), WIDTH_RATES),
     Arm("depth, muP", "mup", (64,), (2, 4, 8, 16), DEPTH_RATES),
     Arm("depth, CompleteP", "completep", (64,), (2, 4, 8, 16), DEPTH_RATES),
 )
@@ -86,7 +86,7 @@ class Point(NamedTuple):
 
 
 def points() -> Iterator[Point]:
-    """Every run, cheapest first, so that a share of a slow machine is done early."""
+    """Every run: over width, then over depth, each cheapest first."""
     grid = [
         Point(arm.name, arm.parameterization, width, depth, exponent, seed)
         for arm in ARMS
@@ -94,7 +94,7 @@ def points() -> Iterator[Point]:
             arm.widths, arm.depths, arm.exponents, SEEDS
         )
     ]
-    return iter(sorted(grid, key=lambda point: point.depth * point.width**2))
+    return iter(sorted(grid, key=lambda p: (p.arm[:5] != "width", p.depth * p.width**2)))
 
 
 def train(workdir: Path, share: str) -> None:

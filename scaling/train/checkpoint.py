@@ -4,6 +4,7 @@ goes on where it was."""
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -107,6 +108,8 @@ class Checkpoints:
             if jax.process_index() == 0:
                 _prove(path, step, self._identity)
                 for old in self._steps()[: -self._keep]:
+                    # Its manifest first, so that a kill in between leaves no step half proven.
+                    (self._folder / str(old) / MANIFEST).unlink()
                     shutil.rmtree(self._folder / str(old))
         self.saved = step
 
@@ -148,17 +151,7 @@ class Checkpoints:
             if fault is None:
                 self._recognise(json.loads((path / MANIFEST).read_text(encoding="utf-8")))
                 return step
-            aside = next(
-                name
-                for number in range(1, 10_000)
-                if not (name := self._folder / f"{step}.broken-{number}").exists()
-            )
-            path.rename(aside)
-            broken.append(f"{aside.name}: {fault}")
-            logging.warning(
-                "checkpoint %s is not what was saved: %s; it is kept as %s, and the one before it "
-                "is used", path, fault, aside.name,
-            )  # fmt: skip
+            broken.append(self._put_aside(path, fault))
         broken = broken or sorted(path.name for path in self._folder.glob("*.broken-*"))
         if broken:
             lines = "\n  ".join(broken)
@@ -168,18 +161,28 @@ class Checkpoints:
             )
         return None
 
+    def _put_aside(self, path: Path, fault: str) -> str:
+        """Rename a step that is broken; say what it is now and why."""
+        names = (self._folder / f"{path.name}.broken-{number}" for number in itertools.count(1))
+        aside = path.rename(next(name for name in names if not name.exists()))
+        logging.warning(
+            "checkpoint %s is not what was saved: %s; it is kept as %s, and the one before it is "
+            "used, if there is one", path, fault, aside.name,
+        )  # fmt: skip
+        return f"{aside.name}: {fault}"
+
     def _clear(self) -> None:
-        """Remove what kills have left of saves."""
-        for path in self._folder.glob("*"):
-            name = path.name.partition(".")[0]
-            leftover = path.name.isdigit() and not (path / MANIFEST).exists()
-            if (
-                path.is_dir()
-                and name.isdigit()
-                and (leftover or "orbax-checkpoint-tmp" in path.name)
-            ):
-                logging.warning("removing %s: without %s it is half a save", path, MANIFEST)
-                shutil.rmtree(path)
+        """Remove what kills have left of saves, and of removals of older steps."""
+        unmarked = [path for path in self._folder.glob("*")
+                    if path.name.isdigit() and not (path / MANIFEST).exists()]  # fmt: skip
+        if len(unmarked) > 1 and not self._steps():
+            # A kill leaves half of one save: this many have lost what they had.
+            for path in sorted(unmarked, key=lambda path: int(path.name)):
+                self._put_aside(path, f"{MANIFEST} is missing")
+            return
+        for path in (*unmarked, *self._folder.glob("*.orbax-checkpoint-tmp*")):
+            logging.warning("removing %s: without %s it is half a save", path, MANIFEST)
+            shutil.rmtree(path)
 
     def _recognise(self, manifest: Mapping[str, Any]) -> None:
         found = dict(manifest["identity"])
@@ -232,7 +235,7 @@ def _fault(path: Path) -> str | None:
         if str(content["step"]) != path.name:
             return f"it is step {content['step']}"
         wanted = content["files"]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"{MANIFEST} cannot be read ({type(error).__name__})"
     found = set(_names(path))
     for name in sorted(found | set(wanted)):
@@ -240,8 +243,11 @@ def _fault(path: Path) -> str | None:
             return f"{name} is missing"
         if name not in wanted:
             return f"{name} is not in the manifest"
-        if wanted[name] != _described(path / name):
-            return f"{name} differs in size or SHA-256"
+        try:
+            if wanted[name] != _described(path / name):
+                return f"{name} differs in size or SHA-256"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 

@@ -1,25 +1,34 @@
 """The processes of one run: how they find each other, and how they are told to stop together."""
 
+import atexit
+import logging
 import os
+import secrets
 import signal
+import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 HEARTBEAT_SECONDS = 30
 """A process that has been silent for so long is lost, and the others leave."""
+MEETING_SECONDS = 30.0
 WAIT_SECONDS = 0.2
-STOPPED = 75
-"""Exit status of a run that was told to stop and kept its state (EX_TEMPFAIL: run it again)."""
+GOODBYE = b"."
+INTERRUPTED, BAD_INPUT = 130, 2
 LOST = 69
 """Exit status of a process that has lost another (EX_UNAVAILABLE: run all of them again)."""
-LOST_WORDS = (
-    "another process of this run was lost; the same command goes on from the newest checkpoint"
-)
+STOPPED = 75
+"""Exit status of a run that was told to stop and kept its state (EX_TEMPFAIL: run it again)."""
+
+log = logging.getLogger(__name__)
 
 
 class ProcessError(ValueError):
@@ -54,18 +63,49 @@ def first() -> bool:
 
 
 def wait_for(path: Path) -> None:
-    """Return when the first process has made `path`; should it be lost, so is this one."""
+    """Return when the first process has made `path`; should that be lost, so is this one."""
     while not path.exists():
         time.sleep(WAIT_SECONDS)
 
 
-class Together:
-    """What several processes do in step: where one of them is lost, this one leaves at once.
+def leave_lost(reason: object) -> NoReturn:
+    """Say that another process was lost and end this one, with no clean exit: that waits for
+    all."""
+    line = str(reason).partition("\n")[0]
+    sys.stdout.flush()
+    os.write(
+        2,
+        "another process of this run was lost; the same command goes on from the newest checkpoint "
+        f"({line})\n".encode(),
+    )
+    os._exit(LOST)
 
-    It says so and ends with status 69, without the clean exit, in which each waits for all.
+
+class Together:
+    """The processes of a run while it is under way: none is left waiting for one that is gone.
+
+    Where `coordinator` is known every process holds a connection to the first, by which a death is
+    noticed at once; JAX notices by itself after HEARTBEAT_SECONDS and ends the process with words
+    of its own. A process that fails alone leaves without the clean exit, in which it and the others
+    would wait for each other. For a single process all of this is nothing.
     """
 
-    def __enter__(self) -> None: ...
+    def __init__(self, *, coordinator: str | None) -> None:
+        self._host = coordinator.rpartition(":")[0].strip("[]") if coordinator else None
+        self._lines: list[socket.socket] = []
+
+    def __enter__(self) -> "Together":
+        if jax.process_count() > 1 and self._host is not None:
+            try:
+                self._lines = _meet(self._host)
+            except OSError as error:
+                log.warning(
+                    "no connection between the processes (%s): one that is lost will be noticed "
+                    "after %s s", error, HEARTBEAT_SECONDS,
+                )  # fmt: skip
+        for line in self._lines:
+            threading.Thread(target=_watch, args=[line], name="peer", daemon=True).start()
+        return self
 
     def __exit__(
         self,
@@ -73,10 +113,69 @@ class Together:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-            sys.stdout.flush()
-            print(f"{LOST_WORDS} ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
-            os._exit(LOST)
+        if jax.process_count() == 1:
+            return
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            leave_lost(error)
+        if error is not None:
+            # Called before JAX's own: handlers that were registered last are called first.
+            atexit.register(_leave, _status(error))
+            return
+        for line in self._lines:
+            # The other may have said goodbye first, and be gone.
+            try:
+                line.sendall(GOODBYE)
+            except OSError:
+                continue
+
+
+def _meet(host: str) -> list[socket.socket]:
+    """Connections of the first process with every other, on a port that it tells them."""
+    others = jax.process_count() - 1
+    server = socket.create_server(("", 0)) if first() else None
+    # The second number keeps strangers out, who knock at any port.
+    mine = [server.getsockname()[1], secrets.randbits(31)] if server else [0, 0]
+    port, word = (int(n) for n in multihost_utils.broadcast_one_to_all(np.array(mine, np.int32)))
+    token = word.to_bytes(4)
+    if server is None:
+        line = socket.create_connection((host, port), timeout=MEETING_SECONDS)
+        line.settimeout(None)
+        line.sendall(token)
+        return [line]
+    lines: list[socket.socket] = []
+    with server:
+        server.settimeout(MEETING_SECONDS)
+        while len(lines) < others:
+            line = server.accept()[0]
+            line.settimeout(MEETING_SECONDS)
+            if line.recv(len(token), socket.MSG_WAITALL) != token:
+                line.close()
+                continue
+            line.settimeout(None)
+            lines.append(line)
+    return lines
+
+
+def _watch(line: socket.socket) -> None:
+    try:
+        word = line.recv(1)
+    except OSError:
+        word = b""
+    if word != GOODBYE:
+        leave_lost("its connection was closed")
+
+
+def _status(error: BaseException) -> int:
+    """What the command line makes of an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return BAD_INPUT if isinstance(error, ValueError | OSError) else 1
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class StopRequest:

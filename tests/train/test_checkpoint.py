@@ -154,6 +154,30 @@ def test_when_every_step_is_broken_the_run_does_not_start_anew_in_silence(two_st
             checkpoints.restore(abstract())
 
 
+def test_steps_that_lost_their_manifests_are_not_taken_for_what_a_kill_left(
+    two_steps: Path,
+) -> None:
+    for step in ("2", "3"):
+        (two_steps / step / MANIFEST).unlink()
+    with opened(two_steps) as checkpoints, pytest.raises(
+        CheckpointError, match=r"2.broken-1"
+    ):  # fmt: skip
+        checkpoints.restore(abstract())
+    assert sorted(path.name for path in two_steps.iterdir()) == ["2.broken-1", "3.broken-1"]
+
+
+def test_what_a_kill_left_of_a_removal_is_removed(two_steps: Path) -> None:
+    (two_steps / "2" / MANIFEST).unlink()
+    jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(3))
+    assert [path.name for path in two_steps.iterdir()] == ["3"]
+
+
+def test_a_manifest_that_cannot_be_read_is_a_damage_like_another(two_steps: Path) -> None:
+    (two_steps / "3" / MANIFEST).unlink()
+    (two_steps / "3" / MANIFEST).mkdir()
+    jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(2))
+
+
 def test_what_a_kill_left_of_a_save_is_removed(two_steps: Path) -> None:
     shutil.copytree(two_steps / "3", two_steps / "9")
     (two_steps / "9" / MANIFEST).unlink()

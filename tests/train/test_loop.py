@@ -270,15 +270,6 @@ def test_a_run_that_is_told_to_stop_keeps_its_state_and_goes_on_bit_for_bit(
     assert hooks.losses == single.losses
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
-@pytest.mark.parametrize("unrolled", [1, 2])
-def test_recomputation_and_the_loop_over_layers_change_nothing(
-    single: Recorder, remat: str, unrolled: int
-) -> None:
-    losses = run(program(model={"remat": remat, "layers_unrolled": unrolled})).losses
-    np.testing.assert_allclose(list(losses.values()), list(single.losses.values()), rtol=1e-5)
-
-
 def test_bfloat16_trains_close_to_float32_on_float32_weights(single: Recorder) -> None:
     split = program(model={"compute_dtype": "bfloat16"})
     hooks = run(split)
