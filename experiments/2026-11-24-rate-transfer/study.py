@@ -44,8 +44,8 @@ DEPTH_RATES = (-9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 ARMS = (
     Arm("width, standard", "standard", (16, 32, 64, 128), (2,), WIDTH_RATES),
     Arm("width, muP", "mup", (16, 32, 64, 128), (2,), WIDTH_RATES),
-    Arm("depth, muP", "mup", (64,), (2, 4, 8, 16), DEPTH_RATES),
-    Arm("depth, CompleteP", "completep", (64,), (2, 4, 8, 16), DEPTH_RATES),
+    Arm("depth, muP", "mup", (64,), (2, 4, 8), DEPTH_RATES),
+    Arm("depth, CompleteP", "completep", (64,), (2, 4, 8), DEPTH_RATES),
 )
 BASE_WIDTH, BASE_DEPTH = 32, 2
 
