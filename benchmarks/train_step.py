@@ -8,6 +8,10 @@ work. All are held to the same two cores and do the same sums: shape, initial we
 float32, AdamW with decay of matrices, clipping at norm 1, a constant rate. Their losses after 50
 steps must agree within 2%, else the exit status is 1.
 
+In every process glibc keeps freed memory, in huge pages (GLIBC_TUNABLES, see the README):
+a step's workspace is otherwise returned to the system and faulted in again, 4 KiB at a time, by the
+next step. `--return_memory` leaves the allocator alone, in all of them.
+
 - ours: `scaling.train.loop.Program` on a mesh of two CPU devices, half of the batch each;
   ours_one_device: the same on one device, whose products use both cores.
 - torch_eager, torch_compile: the recipe of Karpathy's nanoGPT in plain PyTorch, written anew: fused
@@ -39,6 +43,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +57,9 @@ COMPARED_STEPS = 50
 TOLERANCE = 0.02
 RATE, DECAY, CLIP, DECAYS, EPSILON = 1e-3, 1e-4, 1.0, (0.9, 0.99), 1e-8
 BATCHES = 64
+KEEP_MEMORY = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"
+)
 CONTESTANTS = ("ours", "ours_one_device", "torch_eager", "torch_compile")
 ARCHITECTURE = FAMILIES["gpt2"]
 
@@ -102,10 +110,12 @@ def token_stream(shape: Shape) -> np.ndarray:
 
 class Stepper(NamedTuple):
     """A contestant made ready: `step(t)` trains on batch t and returns its loss and the seconds
-    until the host was free; `matmul` multiplies two matrices of 1024 x 1024."""
+    until the host was free; `matmul` multiplies two matrices of 1024 x 1024; `program` is the text
+    of the compiled step, where there is one."""
 
     step: Callable[[int], tuple[float, float]]
     matmul: Callable[[], object]
+    program: Callable[[], str] = str
 
 
 # Each contestant imports its framework inside, so that its process holds no other.
@@ -174,7 +184,11 @@ def ours(shape: Shape, *, devices: int) -> Stepper:
 
     square = jnp.ones((1024, 1024))
     product = jax.jit(jnp.matmul)
-    return Stepper(step, lambda: product(square, square).block_until_ready())
+    return Stepper(
+        step,
+        lambda: product(square, square).block_until_ready(),
+        lambda: program.compiled["1 steps"].as_text(),
+    )
 
 
 def peer(shape: Shape, *, compiled: bool) -> Stepper:
@@ -365,16 +379,30 @@ def report(shape_name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--rounds", type=int, default=7, help="bursts of every contestant")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a burst")
+    parser.add_argument(
+        "--return_memory",
+        action="store_true",
+        help="leave the C library's allocator as it is, in every process",
+    )
     given = parser.parse_args()
+    if not given.return_memory:
+        os.environ["GLIBC_TUNABLES"] = KEEP_MEMORY  # read when a process starts
     summary: dict[str, Any] = {
         "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "torch")}
         | {"python": platform.python_version()},
+        "processor": _processor(),
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES"),
         "load_before": os.getloadavg()[0],
         "shapes": {},
     }

@@ -181,17 +181,63 @@ def attention(
             implementation="cudnn",
         )
     B, T, N, H = q_BTNH.shape
-    S, K = k_BSKH.shape[1:3]
+    K = k_BSKH.shape[2]
     G = N // K
-    q_BKGTH = (q_BTNH * scale).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
-    k_BKHS, v_BKSH = k_BSKH.transpose(0, 2, 3, 1), v_BSKH.transpose(0, 2, 1, 3)
-    scores = (q_BKGTH.reshape(B, K, G * T, H) @ k_BKHS).astype(jnp.float32)
+    q_BKMH = (q_BTNH * scale).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
+    k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
+    mixed_BKMH = _attend(q_BKMH.reshape(B, K, G * T, H), k_BKSH, v_BKSH, mask_BTS)
+    return mixed_BKMH.reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+class _Attended(NamedTuple):
+    """What the gradient of attention needs: its arguments, what came out, and the softmax before
+    and after its sum, `exp_BKMS` / `sum_BKM1`."""
+
+    q_BKMH: Array
+    k_BKSH: Array
+    v_BKSH: Array
+    out_BKMH: Array
+    exp_BKMS: Array
+    sum_BKM1: Array
+
+
+@jax.custom_vjp
+def _attend(q_BKMH: Array, k_BKSH: Array, v_BKSH: Array, mask_BTS: Array) -> Array:
+    """softmax(q k) v for M = G x T queries beside each other.
+
+    The gradient is written out: the row sums of softmax's derivative are those of `out` times its
+    cotangent (Dao et al. 2022, appendix B.2), so that nothing of shape M x S is summed again.
+    """
+    return _attend_forward(q_BKMH, k_BKSH, v_BKSH, mask_BTS)[0]
+
+
+def _attend_forward(
+    q_BKMH: Array, k_BKSH: Array, v_BKSH: Array, mask_BTS: Array
+) -> tuple[Array, _Attended]:
+    B, T, S = mask_BTS.shape
+    scores = (q_BKMH @ k_BKSH.swapaxes(-1, -2)).astype(jnp.float32)
     scores_BKGTS = jnp.where(
-        mask_BTS[:, None, None], scores.reshape(B, K, G, T, S), jnp.float32(-1e30)
+        mask_BTS[:, None, None], scores.reshape(B, -1, scores.shape[2] // T, T, S), -1e30
     )
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    mixed_BKGTH = (weights_BKGTS.reshape(B, K, G * T, S) @ v_BKSH).reshape(B, K, G, T, H)
-    return mixed_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    scores_BKMS = scores_BKGTS.reshape(scores.shape)
+    exp_BKMS = jnp.exp(scores_BKMS - jnp.max(scores_BKMS, axis=-1, keepdims=True))
+    sum_BKM1 = jnp.sum(exp_BKMS, axis=-1, keepdims=True)
+    exp_BKMS = exp_BKMS.astype(v_BKSH.dtype)
+    out_BKMH = ((exp_BKMS @ v_BKSH) / sum_BKM1).astype(v_BKSH.dtype)
+    return out_BKMH, _Attended(q_BKMH, k_BKSH, v_BKSH, out_BKMH, exp_BKMS, sum_BKM1)
+
+
+def _attend_backward(kept: _Attended, by_out_BKMH: Array) -> tuple[Array, Array, Array, None]:
+    scaled_BKMH = (by_out_BKMH / kept.sum_BKM1).astype(by_out_BKMH.dtype)
+    by_v_BKSH = kept.exp_BKMS.swapaxes(-1, -2) @ scaled_BKMH
+    rows_BKM1 = jnp.sum(scaled_BKMH * kept.out_BKMH, axis=-1, keepdims=True)
+    by_scores_BKMS = kept.exp_BKMS * (scaled_BKMH @ kept.v_BKSH.swapaxes(-1, -2) - rows_BKM1)
+    by_q_BKMH = by_scores_BKMS @ kept.k_BKSH
+    by_k_BKSH = by_scores_BKMS.swapaxes(-1, -2) @ kept.q_BKMH
+    return by_q_BKMH, by_k_BKSH, by_v_BKSH, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def squared_relu(x: Array) -> Array:

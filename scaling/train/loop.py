@@ -78,7 +78,8 @@ class Program:
         batch_sharding(mesh, windows=batch_windows // microbatches, context=context)
         self._stack = NamedSharding(mesh, PartitionSpec(None, *self._batch.spec))
         self._replicated = NamedSharding(mesh, PartitionSpec())
-        self._compiled: dict[str, Any] = {}
+        self.compiled: dict[str, Any] = {}
+        """The executables made so far, for those who ask for their memory or their text."""
         scales = {name: scale(axes) for name, axes in self.axes.items()}
         directions = rule.directions(self.axes, scales)
 
@@ -253,11 +254,11 @@ class Program:
         return np.concatenate(totals), np.concatenate(weights)
 
     def _call(self, name: str, function: Any, *arguments: Any) -> Any:
-        if name not in self._compiled:
+        if name not in self.compiled:
             started = time.perf_counter()
-            self._compiled[name] = function.lower(*arguments).compile()
+            self.compiled[name] = function.lower(*arguments).compile()
             self.compile_seconds += time.perf_counter() - started
-        return self._compiled[name](*arguments)
+        return self.compiled[name](*arguments)
 
 
 def _put(value: np.ndarray, place: NamedSharding) -> Array:
