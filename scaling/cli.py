@@ -4,6 +4,7 @@ needs them."""
 import argparse
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         text = error.args[-1] if isinstance(error, OSError) and error.filename is None else error
         print(f"scaling {options.verb}: {text}", file=sys.stderr)
         code = BAD_INPUT
+    # What was to be kept is kept: a request to stop that comes now finds the verb's own status.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(code)
 
 
@@ -144,21 +147,21 @@ def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
                 made = []
         except Stopped as error:
             return _stopped(error)
-    console.print(terminal_table(workdir))
-    for name in (
-        "records",
-        "runs",
-        "law.json",
-        "plan.json",
-        "verdict.json",
-        "report.html",
-        "figures",
-    ):
-        if (workdir / name).exists():
-            console.print(f"  {workdir / name}", highlight=False, soft_wrap=True)
-    if whole and not made:
-        console.print("complete already; nothing was changed", highlight=False)
-    return 0
+        console.print(terminal_table(workdir))
+        for name in (
+            "records",
+            "runs",
+            "law.json",
+            "plan.json",
+            "verdict.json",
+            "report.html",
+            "figures",
+        ):
+            if (workdir / name).exists():
+                console.print(f"  {workdir / name}", highlight=False, soft_wrap=True)
+        if whole and not made:
+            console.print("complete already; nothing was changed", highlight=False)
+        return 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -190,10 +193,10 @@ def _train(options: argparse.Namespace) -> int:
             [record] = launch([cell], Workshop(options.workdir), console=console, stop=stop)
         except Stopped as error:
             return _stopped(error)
-    console.print(
-        f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
-    )
-    return 0 if record.status == "ok" else 1
+        console.print(
+            f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
+        )
+        return 0 if record.status == "ok" else 1
 
 
 def _stopped(error: Exception) -> int:

@@ -343,6 +343,9 @@ def train(
         while len(flight) > leaving:
             _report(*flight.popleft(), steps=steps, cadence=cadence, hooks=hooks)
 
+    if 0 < done < steps and done % cadence.evaluate == 0:
+        # A run that was told to stop here left without this measurement.
+        hooks.evaluate(done, state)
     while done < steps:
         # Dispatches begin at multiples of their length, wherever the run was interrupted.
         whole = done % program.dispatch_steps == 0 and done + program.dispatch_steps <= steps

@@ -248,26 +248,28 @@ def test_a_skipped_update_leaves_parameters_and_moments_bitwise_alone() -> None:
     jax.tree.map(np.testing.assert_array_equal, before.optimizer, after.optimizer)
 
 
+@pytest.mark.parametrize("stop_after", [7, 10], ids=["between", "where it is measured"])
 def test_a_run_that_is_told_to_stop_keeps_its_state_and_goes_on_bit_for_bit(
-    single: Recorder,
+    single: Recorder, stop_after: int
 ) -> None:
     split, hooks = program(), Recorder()
-    hooks.stop_after = 7
+    hooks.stop_after = stop_after
     cadence = Cadence(log=1, evaluate=5, checkpoint=100, skip_limit=3)
     kept: list[TrainState] = []
     hooks.save = lambda state: kept.append(jax.tree.map(np.array, state))  # type: ignore[method-assign]
-    with pytest.raises(Stopped, match="after step 7 of 20"):
+    with pytest.raises(Stopped, match=f"after step {stop_after} of 20"):
         train(
             split, split.init(jax.random.key(0)), batch, HYPER, steps=STEPS, cadence=cadence,
             hooks=hooks,
         )  # fmt: skip
     [state] = kept
-    assert int(state.step) == 7
+    assert int(state.step) == stop_after
     placed = jax.tree.map(jax.device_put, state, jax.tree.map(
         lambda leaf: leaf.sharding, split.abstract_state))  # fmt: skip
     hooks.stop_after = None
     train(split, placed, batch, HYPER, steps=STEPS, cadence=cadence, hooks=hooks)
     assert hooks.losses == single.losses
+    assert hooks.evaluated == [5, 10, 15]
 
 
 def test_bfloat16_trains_close_to_float32_on_float32_weights(single: Recorder) -> None:
