@@ -96,7 +96,7 @@ for name in ("loss_curves", "isoflop", "frontier", "residuals"):
 # %%
 import json
 
-from scaling.analysis.laws import Law
+from scaling.analysis.fitted import Law
 
 law = Law.from_json(json.loads((WORKDIR / "law.json").read_text()))
 best = law.optimum(1e12)

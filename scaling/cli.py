@@ -229,7 +229,7 @@ def _fit(options: argparse.Namespace) -> int:
     from scaling.analysis.fit import fit
     from scaling.analysis.report import summarize
     from scaling.files import write_json
-    from scaling.records import load
+    from scaling.runs import load
 
     path = options.out / "law.json"
     _refuse_existing(path, options)
@@ -264,7 +264,7 @@ def _plan(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from scaling.analysis.evidence import Evidence
-    from scaling.analysis.laws import Law
+    from scaling.analysis.fitted import Law
     from scaling.analysis.plan import plan
     from scaling.analysis.report import summarize
     from scaling.config import load

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.files import write_json
-from scaling.records import NUMBERS, BadTable, Record, load, read, write
+from scaling.records import NUMBERS, BadTable, Record, read, write
+from scaling.runs import load
 
 
 def example(run_id: str = "width-64", **changes: object) -> Record:

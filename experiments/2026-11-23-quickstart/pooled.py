@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from scaling.analysis.fit import fit
-from scaling.records import load
+from scaling.runs import load
 
 KEPT = Path(__file__).parent / "records"
 LEAST_FLOPS = (0.0, 3e11, 5e11)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scaling.analysis.fit import fit
 from scaling.files import write_json
-from scaling.records import load
+from scaling.runs import load
 
 KEPT = Path(__file__).parent / "records"
 

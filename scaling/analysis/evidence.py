@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from scaling import records
 from scaling.records import Record
+from scaling.runs import RECORD_COLUMNS
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class Evidence:
         used = self.law["convention"] if self.law else {}
         return {
             name: used[name] if used.get(name) in records.NUMBERS else field
-            for name, field in records.RECORD_COLUMNS.items()
+            for name, field in RECORD_COLUMNS.items()
         }
 
     def measured(self) -> list[Run]:

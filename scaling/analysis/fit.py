@@ -1,70 +1,65 @@
-"""Fit a law to runs: robust objective, many starts, second solver, diagnostics, bootstrap.
+"""Fit a law to runs: robust objective, many starts, and what the fit can prove of itself."""
 
-Everything runs in float64 under a local `jax.enable_x64`: the process may train in float32 before
-and after.
-"""
-
-import functools
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 import scipy.stats
 from numpy.typing import NDArray
 
-from scaling.analysis.frontier import frontier, interval, isoflop
-from scaling.analysis.laws import LAWS, Centre, FitError, Form, Law
-from scaling.records import Runs
+from scaling.analysis import intervals as intervals_
+from scaling.analysis.fitted import PARTS_OF_A_BUDGET, FitError, Law
+from scaling.analysis.forms import Array, Form
+from scaling.analysis.frontier import frontier, isoflop
+from scaling.analysis.proof import LEAST_SIZE, Best, best_of, gradient, identify
+from scaling.analysis.rules import LAWS
+from scaling.analysis.solver import Penalty, Problem
+from scaling.runs import Runs
 
-# Fixed: under vmap a loop with a test runs as long as its slowest start, and cost twice the time.
-STEPS = 40
 SIGNIFICANT = 0.05
 # Huber's constant: 95% as efficient as least squares under normal noise (Holland and Welsch 1977).
 EFFICIENT = 1.345
-# Below this the residuals are rounding, and a smaller threshold would only make the objective
-# uneven.
-LEAST_DELTA = 1e-8
-
-Array = NDArray[np.float64]
 
 
 def fit(
     runs: Runs,
-    *,
     law: str = "chinchilla",
+    *,
     delta: float | None = None,
+    asymmetry: float = 1.0,
+    intervals: str | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
+    fixed: Mapping[str, float] | None = None,
+    starts: Array | None = None,
 ) -> Law:
-    """Fit a law to runs: minimise sum huber(log loss - log predicted).
+    """Fit a law to runs: minimise sum huber(linked target - linked prediction).
 
-    huber(r) = r^2/2 for |r| <= delta, else delta (|r| - delta/2). `delta` None takes 1.345 robust
-    standard deviations of the least-squares residuals (their median absolute value x 1.4826 x
-    sqrt(n/(n - p))): nearly as efficient as least squares under normal noise, and one bad run
-    cannot carry the fit. Hoffmann et al. 2022 take delta = 1e-3; infinity is least squares.
+    The link of a loss is its logarithm. `delta` None takes 1.345 robust standard deviations of the
+    least-squares residuals (their median absolute value x 1.4826 x sqrt(n/(n - p))): nearly as
+    efficient as least squares under normal noise, and one bad run cannot carry the fit. Hoffmann et
+    al. 2022 take delta = 1e-3; infinity is least squares. `asymmetry` > 1 counts predictions above
+    a run as that much worse than predictions below: see `scaling.analysis.solver.Penalty`.
 
-    Solver: Levenberg-Marquardt with exact derivatives and Huber weights from every start of the
-    law's grid at once, then SciPy's trust-region reflective least squares from the best.
-    `diagnostics` says what share of the starts reached the best value (within 1e-6) and how far
-    above it the next value lies that several starts agree on (`second_basin_gap`, relative; null
-    if there is none).
+    Solver: Levenberg-Marquardt with exact derivatives and Huber weights from every start at once,
+    then SciPy's BFGS from the best. `starts` are parameters [starts, parameters], the law's own
+    grid where None. `fixed` holds parameters at values.
 
-    Intervals: residual bootstrap at the fixed (params, tokens) of the runs. A resample adds to the
-    fitted log losses n residuals drawn with replacement, times sqrt(n/(n - p)) for the p fitted
-    parameters, times sqrt((n - p)/chi2), chi2 drawn with n - p degrees of freedom, because the
-    noise itself is only estimated. On synthetic IsoFLOP grids of 4 budgets x 5 sizes with 0.3, 0.5
-    and 1% noise, 500 draws each, the 90% intervals held alpha, beta, E, the loss and the optimal
-    size at 3 times the largest budget, and one more run there, in 88 to 92% of the draws. In 200
-    draws without the chi2 factor alpha was held in 83 to 84%; with intervals mirrored about the
-    estimate (basic bootstrap) alpha and E in about 80% at 1% noise and sizes within a factor of 8.
+    `diagnostics` holds the proof that this is the best fit (what share of the starts reached it,
+    within 1e-6; how far above it the next value lies that several starts agree on; what the second
+    solver gained; the gradient), which parameters the runs determine (`identifiability`, see
+    `scaling.analysis.proof.identify`), every run's residual, and warnings.
 
-    All this is where the law holds. Where a trend warning says that it does not, the intervals are
-    too narrow: on the 240 runs of Hoffmann et al. read off by Besiroglu et al. 2024, whose
-    residuals trend, the standard error of alpha is 0.0085, and 0.0154 by resampling whole runs.
+    `intervals` names how resamples are made (`scaling.analysis.intervals.resample`); None chooses:
+    by series where rows are checkpoints of runs, by whole runs where there are ten or more per
+    parameter, else by residuals. Of the last: on synthetic IsoFLOP grids of 4 budgets x 5 sizes
+    with 0.3, 0.5 and 1% noise, 500 draws each, the 90% intervals held alpha, beta, E, the loss and
+    the optimal size at 3 times the largest budget, and one more run there, in 88 to 92% of the
+    draws. All this is where the law holds. Where a trend warning says that it does not, residual
+    intervals are too narrow: on the 240 runs of Hoffmann et al. read off by Besiroglu et al. 2024,
+    whose residuals trend, the standard error of alpha is 0.0085, and 0.0154 by whole runs.
 
     Trends: `diagnostics.trend` tests whether log params, log flops or its square
     (`flops_curvature`) would lower the residuals if it were added to the law. It is a score test:
@@ -72,58 +67,65 @@ def fit(
     the residuals is near zero by construction of the fit, however wrong the law.
 
     Raises:
-      FitError: fewer runs than parameters + 1, fewer than three sizes or token counts, tokens in
-        fixed proportion to params, a loss that does not vary, an unknown law.
+      FitError: fewer runs than parameters + 1, an input that does not vary or follows from the
+        others, a target that does not vary, an unknown law, a column that is not there.
     """
-    if law not in LAWS:
-        raise FitError(f"law {law!r} is unknown; use one of {', '.join(LAWS)}")
-    form = LAWS[law]
-    _check(runs, form)
-    log_params, log_tokens, log_loss = np.log(runs.params), np.log(runs.tokens), np.log(runs.loss)
-    centre = Centre(float(log_params.mean()), float(log_tokens.mean()))
-    problem = _Problem(form, log_params - centre.log_params, log_tokens - centre.log_tokens)
-    n, p = len(runs), len(form.parameters)
+    form = _form(law)
+    n, p = len(runs), len(form.names) - len(fixed or {})
+    _check_count(runs, form, p)
+    problem = problem_of(runs, form)
+    theta, free = _fixed(problem, fixed or {})
+    _check(runs, problem)
+    first = problem.starts() if starts is None else problem.inside(
+        form.coordinates(np.asarray(starts, np.float64), problem.means)
+    )  # fmt: skip
+    first = np.where(free, first, theta)
+    if not free.all():
+        first = np.unique(first, axis=0)
+    if delta is None:
+        delta = _delta(problem, first, free, n - p)
+    penalty = Penalty(delta, asymmetry)
+    best = best_of(problem, _search(problem, first, penalty, free), penalty, free=free)
+    fitted = problem.linked(best.theta)
+    residuals = problem.target - fitted
+    jacobian = problem.jacobian(best.theta)[:, free]
+    spread = math.sqrt(float(residuals @ residuals) / (n - p))
 
-    with jax.enable_x64(True):
-        if delta is None:
-            squares = problem.search(log_loss, math.inf)
-            residuals = log_loss - problem.log_loss(squares.theta)
-            scale = 1.4826 * float(np.median(np.abs(residuals))) * math.sqrt(n / (n - p))
-            delta = max(EFFICIENT * scale, LEAST_DELTA)
-        found = problem.search(log_loss, delta)
-        fitted = problem.log_loss(found.theta)
-        jacobian = problem.jacobian(found.theta)
-        residuals = log_loss - fitted
-        spread = math.sqrt(float(residuals @ residuals) / (n - p))
-
-        rng = np.random.default_rng(seed)
-        scales = np.sqrt((n - p) / rng.chisquare(n - p, bootstrap))
-        drawn = rng.choice(residuals, (bootstrap, n)) * math.sqrt(n / (n - p)) * scales[:, None]
-        resampled = problem.solve(np.tile(found.theta, (bootstrap, 1)), fitted + drawn, delta)
-
-    values = form.natural(found.theta, centre)
-    samples = form.natural(resampled.theta, centre)
+    method = intervals or intervals_.choose(n, p, runs.series)
+    drawn = intervals_.resample(
+        problem, best, penalty, method=method, samples=bootstrap, seed=seed, free=free,
+        series=runs.series,
+    )  # fmt: skip
+    values = form.natural(best.theta, problem.means)
+    samples = form.natural(drawn.theta, problem.means)
+    samples = samples[np.isfinite(samples).all(axis=1)]
+    known = identify(problem, best, penalty, free=free)
     trend = {
-        "params": _trend(log_params, residuals, jacobian),
-        "flops": _trend(np.log(runs.flops), residuals, jacobian),
-        "flops_curvature": _trend(_bend(np.log(runs.flops)), residuals, jacobian),
+        name: _trend(regressor, residuals, jacobian)
+        for name, regressor in {
+            "params": np.log(runs.params),
+            "flops": np.log(runs.flops),
+            "flops_curvature": _bend(np.log(runs.flops)),
+        }.items()
     }
-    weights = np.minimum(1, delta / np.maximum(np.abs(residuals), LEAST_DELTA))
+    predicted = np.exp(fitted) if form.link == "log" else fitted
     diagnostics = {
-        "starts": found.starts,
-        "share_best": found.share_best,
-        "second_basin_gap": found.second_basin_gap,
-        "gradient_norm": float(np.linalg.norm(jacobian.T @ (weights * residuals))),
+        "starts": best.starts,
+        "share_best": best.share_best,
+        "second_basin_gap": best.second_basin_gap,
+        "polish_gain": best.polish_gain,
+        "gradient_norm": float(np.linalg.norm(gradient(problem, best.theta, penalty)[free])),
         "residual_sd": spread,
         "degrees_of_freedom": n - p,
+        "identifiability": known,
         "residuals": [
             {
                 "run_id": runs.run_id[i],
                 "params": float(runs.params[i]),
                 "tokens": float(runs.tokens[i]),
                 "flops": float(runs.flops[i]),
-                "loss": float(runs.loss[i]),
-                "predicted": float(np.exp(fitted[i])),
+                form.target: float(runs.column(form.target)[i]),
+                "predicted": float(predicted[i]),
                 "residual": float(residuals[i]),
             }
             for i in range(n)
@@ -131,197 +133,146 @@ def fit(
         "trend": trend,
         "warnings": [
             *_trend_warnings(trend, runs),
-            *_bound_warnings(form, found.theta, resampled.theta),
-            *_basin_warnings(found, n - p),
+            *_identity_warnings(known),
+            *_bound_warnings(problem, best.theta, drawn.theta, free),
+            *_basin_warnings(best, n - p),
             *_flops_warnings(runs),
         ],
     }
-    named = dict(zip(form.parameters, range(p), strict=True))
+    spends = PARTS_OF_A_BUDGET.issuperset(form.inputs) and form.target == "loss"
+    curve = frontier(form, values, samples, flops=runs.flops) if spends else None
     return Law(
         law=law,
-        params={name: float(values[i]) for name, i in named.items()},
-        stderr={name: float(samples[:, i].std(ddof=1)) for name, i in named.items()},
-        interval_95={name: interval(samples[:, i], level=0.95) for name, i in named.items()},
+        params=_named(form, values),
+        stderr=_named(form, samples.std(axis=0, ddof=1)),
+        interval_95=_named(form, np.quantile(samples, (0.025, 0.975), axis=0).T),
         objective={
-            "name": "huber_log" if math.isfinite(delta) else "squares_log",
+            "name": f"{'huber' if math.isfinite(delta) else 'squares'}_{form.link}",
             "delta": delta if math.isfinite(delta) else None,
-            "value": found.value,
+            "asymmetry": asymmetry,
+            "value": best.value,
         },
         n_runs=n,
         dropped=[{"run_id": run.run_id, "reason": run.reason} for run in runs.dropped],
         convention=dict(runs.convention),
         diagnostics=diagnostics,
-        isoflop=isoflop(runs, draws=bootstrap, seed=seed),
-        frontier=frontier(form, values, samples, flops=runs.flops),
+        isoflop=isoflop(runs, draws=bootstrap, seed=seed) if form.target == "loss" else None,
+        frontier=curve,
         bootstrap={
-            "method": "residuals x sqrt(n/(n-p)) x sqrt((n-p)/chi2(n-p)), fixed params and tokens",
+            "method": intervals_.METHODS[method],
+            "kind": method,
             "n": bootstrap,
             "seed": seed,
-            "samples": {name: samples[:, i].tolist() for name, i in named.items()},
-            "residual_sd": (spread * scales).tolist(),
+            "samples": _named(form, samples.T),
+            "residual_sd": drawn.spread[: len(samples)].tolist(),
         },
     )
 
 
-class _Solved(NamedTuple):
-    theta: Array  # [batch, parameters], solver's coordinates
-    value: Array  # [batch]
+def problem_of(runs: Runs, form: Form) -> Problem:
+    """The law at the runs' columns.
+
+    Raises:
+      BadTable: a column is not there.
+    """
+    logs = {name: np.log(runs.column(name)) for name in form.inputs}
+    target = runs.column(form.target)
+    return Problem.of(form, logs, np.log(target) if form.link == "log" else target)
 
 
-class _Found(NamedTuple):
-    theta: Array
-    value: float
-    starts: int
-    share_best: float
-    second_basin_gap: float | None
+def _form(law: str) -> Form:
+    if law not in LAWS:
+        raise FitError(f"law {law!r} is unknown; use one of {', '.join(LAWS)}")
+    return LAWS[law]
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """A law at the centred logs u, v of the runs' params and tokens; call inside enable_x64."""
-
-    form: Form
-    u: Array
-    v: Array
-
-    def log_loss(self, theta: Array) -> Array:
-        return np.asarray(_log_loss(theta, self.u, self.v, name=self.form.name))
-
-    def jacobian(self, theta: Array) -> Array:
-        """Derivatives of log loss by the solver's coordinates [runs, parameters]."""
-        return np.asarray(_jacobian(theta, self.u, self.v, name=self.form.name))
-
-    def solve(self, starts: Array, log_loss: Array, delta: float) -> _Solved:
-        solved = _solve(starts, log_loss, self.u, self.v, delta, name=self.form.name)
-        return _Solved(np.asarray(solved.theta), np.asarray(solved.value))
-
-    def search(self, log_loss: Array, delta: float) -> _Found:
-        """The best of all starts, polished by a second solver."""
-        starts = self.form.starts(self.u, self.v, log_loss)
-        solved = self.solve(starts, np.tile(log_loss, (len(starts), 1)), delta)
-        order = np.argsort(solved.value)
-        theta, value = solved.theta[order[0]], float(solved.value[order[0]])
-        lower, upper = np.array(self.form.lower), np.array(self.form.upper)
-        polished = scipy.optimize.least_squares(
-            lambda theta: self.log_loss(theta) - log_loss,
-            # Trust-region reflective needs a start off the bounds.
-            np.clip(theta, lower + 1e-9, upper - 1e-9),
-            jac=self.jacobian,
-            bounds=(lower, upper),
-            x_scale="jac",
-            loss="huber" if math.isfinite(delta) else "linear",
-            f_scale=delta if math.isfinite(delta) else 1.0,
-            xtol=1e-14,
-            ftol=1e-14,
-            gtol=1e-14,
-            max_nfev=200,
-        )
-        if polished.cost < value:
-            theta, value = polished.x, float(polished.cost)
-        relative = solved.value[order] / max(value, 1e-300) - 1
-        # Two starts that end on one value, apart from the best, have found a basin; a lone value is
-        # unfinished.
-        agreed = np.abs(np.diff(relative)) <= 1e-6 * (1 + relative[1:])
-        others = relative[1:][agreed & (relative[1:] > 1e-3)]
-        exact = value < len(log_loss) * LEAST_DELTA**2
-        return _Found(
-            theta=theta,
-            value=value,
-            starts=len(starts),
-            share_best=float(np.mean(solved.value <= value * (1 + 1e-6) + LEAST_DELTA**2)),
-            second_basin_gap=float(others[0]) if others.size and not exact else None,
-        )
+def _named(form: Form, columns: Array) -> dict[str, Any]:
+    return {name: columns[i].tolist() for i, name in enumerate(form.names)}
 
 
-@functools.partial(jax.jit, static_argnames=("name",))
-def _log_loss(theta: jax.Array, u: jax.Array, v: jax.Array, *, name: str) -> jax.Array:
-    return LAWS[name].log_loss(theta, u, v)
-
-
-@functools.partial(jax.jit, static_argnames=("name",))
-def _jacobian(theta: jax.Array, u: jax.Array, v: jax.Array, *, name: str) -> jax.Array:
-    return jax.jacfwd(LAWS[name].log_loss)(theta, u, v)
-
-
-class _Step(NamedTuple):
-    theta: jax.Array
-    value: jax.Array
-    damping: jax.Array
-
-
-@functools.partial(jax.jit, static_argnames=("name",))
-def _solve(
-    starts: jax.Array, log_loss: jax.Array, u: jax.Array, v: jax.Array, delta: float, *, name: str
-) -> _Step:
-    """Levenberg-Marquardt with Huber weights for each row of `starts` and `log_loss` at once."""
-    form = LAWS[name]
-    lower, upper = jnp.array(form.lower), jnp.array(form.upper)
-
-    def objective(theta: jax.Array, target: jax.Array) -> jax.Array:
-        size = jnp.abs(target - form.log_loss(theta, u, v))
-        inner = jnp.minimum(size, delta)
-        return jnp.sum(inner * (size - inner / 2))
-
-    def one(start: jax.Array, target: jax.Array) -> _Step:
-        def step(at: _Step, _: None) -> tuple[_Step, None]:
-            residuals = target - form.log_loss(at.theta, u, v)
-            jacobian = jax.jacfwd(form.log_loss)(at.theta, u, v)
-            weights = jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(residuals), 1e-300))
-            descent = jacobian.T @ (weights * residuals)
-            curvature = jacobian.T @ (weights[:, None] * jacobian)
-            # A parameter that is on a bound and pulled outwards stays there for this step.
-            free = ~((at.theta <= lower) & (descent < 0) | (at.theta >= upper) & (descent > 0))
-            descent = jnp.where(free, descent, 0.0)
-            curvature = jnp.where(free[:, None] & free[None, :], curvature, 0.0)
-            # Scaling by the diagonal makes the damping the same for parameters of any unit.
-            scale = jnp.sqrt(jnp.where(jnp.diag(curvature) > 0, jnp.diag(curvature), 1.0))
-            damped = curvature / jnp.outer(scale, scale) + jnp.diag(
-                jnp.where(free, at.damping, 1.0)
+def _fixed(problem: Problem, fixed: Mapping[str, float]) -> tuple[Array, NDArray[np.bool_]]:
+    """Coordinates of the parameters that are held still (NaN elsewhere), and which are free."""
+    form = problem.form
+    unknown = [name for name in fixed if name not in form.names]
+    if unknown:
+        raise FitError(f"{form.name} has no parameter {unknown[0]}; it has {', '.join(form.names)}")
+    values = np.array([fixed.get(name, math.nan) for name in form.names])
+    for pivot in form.pivots:
+        loose = pivot.exponent is not None and pivot.exponent not in fixed
+        if pivot.coefficient in fixed and loose:
+            raise FitError(
+                f"{pivot.coefficient} cannot be held without {pivot.exponent}, whose size it goes "
+                f"with; fix both"
             )
-            move = jnp.linalg.solve(damped, descent / scale) / scale
-            theta = jnp.clip(at.theta + move, lower, upper)
-            value = objective(theta, target)
-            better = value < at.value
-            return _Step(
-                jnp.where(better, theta, at.theta),
-                jnp.where(better, value, at.value),
-                jnp.clip(at.damping * jnp.where(better, 0.1, 4.0), 1e-12, 1e8),
-            ), None
-
-        first = _Step(start, objective(start, target), jnp.asarray(1e-2, start.dtype))
-        return jax.lax.scan(step, first, None, length=STEPS)[0]
-
-    return jax.vmap(one)(starts, log_loss)
+    with jax.enable_x64(True):
+        theta = np.asarray(form.coordinates(values, problem.means))
+    return theta, np.isnan(values)
 
 
-def _check(runs: Runs, form: Form) -> None:
-    n, p = len(runs), len(form.parameters)
+def _search(problem: Problem, first: Array, penalty: Penalty, free: NDArray[np.bool_]) -> Any:
+    if free.all():
+        return problem.search(first, penalty)
+    return problem.solve(first, penalty, free=free)
+
+
+def _delta(problem: Problem, first: Array, free: NDArray[np.bool_], freedom: int) -> float:
+    ends = _search(problem, first, Penalty(math.inf), free)
+    residuals = problem.target - problem.linked(ends.theta[np.argmin(ends.value)])
+    scale = 1.4826 * float(np.median(np.abs(residuals)))
+    return max(EFFICIENT * scale * math.sqrt(len(residuals) / freedom), LEAST_SIZE)
+
+
+def _check_count(runs: Runs, form: Form, p: int) -> None:
+    n = len(runs)
     if n < p + 1:
         left = f" ({len(runs.dropped)} were dropped)" if runs.dropped else ""
         raise FitError(
             f"{n} runs{left} cannot determine the {p} parameters of {form.name}; give at least "
             f"{p + 1}, better 16 or more"
         )
-    for name in ("params", "tokens"):
-        distinct = np.unique(getattr(runs, name))
+
+
+def _check(runs: Runs, problem: Problem) -> None:
+    form, n = problem.form, len(runs)
+    for name in form.inputs:
+        distinct = np.unique(runs.column(name))
         if distinct.size < 3:
             values = " and ".join(f"{value:.6g}" for value in distinct)
+            more = {"params": "sizes", "tokens": "lengths"}.get(name, f"values of {name}")
             raise FitError(
-                f"all {n} runs have {name} = {values}; a law needs at least three different values "
-                f"of {name}, so train other {'sizes' if name == 'params' else 'lengths'} too"
+                f"all {n} runs have {name} = {values}; {form.name} needs at least three different "
+                f"values of {name}, so train other {more} too"
             )
-    log_params, log_tokens = np.log(runs.params), np.log(runs.tokens)
-    ratio = log_tokens - log_params
-    if np.ptp(ratio) < 0.01:
+    if {"params", "tokens"}.issubset(form.inputs):
+        ratio = problem.logs["tokens"] - problem.logs["params"]
+        if np.ptp(ratio) < 0.01:
+            raise FitError(
+                f"all {n} runs have {np.exp(ratio.mean()):.4g} tokens per parameter, so the "
+                "effects of size and data cannot be told apart; train some sizes on fewer or more "
+                "tokens"
+            )
+    for first, second in _alike(problem):
         raise FitError(
-            f"all {n} runs have {np.exp(ratio.mean()):.4g} tokens per parameter, so the effects of "
-            "size and data cannot be told apart; train some sizes on fewer or more tokens"
+            f"{first} and {second} rise together in all {n} runs, so their effects cannot be told "
+            "apart; vary one without the other, or use a law of one of them"
         )
-    if np.ptp(np.log(runs.loss)) < 1e-9:
+    if np.ptp(problem.target) < 1e-9:
         raise FitError(
-            f"all {n} runs have loss {runs.loss[0]:.6g}; a law needs losses that vary, so check "
-            "the loss column"
+            f"all {n} runs have {form.target} {runs.column(form.target)[0]:.6g}; a law needs a "
+            f"{form.target} that varies, so check the column"
         )
+
+
+def _alike(problem: Problem) -> list[tuple[str, str]]:
+    """Pairs of inputs whose logs are one line."""
+    names = [name for name in problem.form.inputs if np.isfinite(problem.logs[name]).all()]
+    found = []
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            correlation = np.corrcoef(problem.logs[first], problem.logs[second])[0, 1]
+            if abs(correlation) > 1 - 1e-8:
+                found.append((first, second))
+    return found
 
 
 def _bend(x: Array) -> Array:
@@ -336,7 +287,7 @@ def _trend(regressor: Array, residuals: Array, jacobian: Array) -> dict[str, flo
     x = regressor - regressor.mean()
     own = x - q @ (q.T @ x)
     rest = residuals - q @ (q.T @ residuals)
-    if freedom < 1 or own @ own < 1e-10 * (x @ x) or rest @ rest < residuals.size * LEAST_DELTA**2:
+    if freedom < 1 or own @ own < 1e-10 * (x @ x) or rest @ rest < residuals.size * LEAST_SIZE**2:
         return {"slope": None, "p_value": None}
     slope = float(own @ rest / (own @ own))
     left = rest - slope * own
@@ -365,10 +316,22 @@ def _trend_warnings(trend: dict[str, dict[str, float | None]], runs: Runs) -> li
     ]
 
 
-def _bound_warnings(form: Form, theta: Array, resampled: Array) -> list[str]:
+def _identity_warnings(known: Mapping[str, Any]) -> list[str]:
+    if not known["not_identified"]:
+        return []
+    return [
+        f"{known['verdict']}: do not read these parameters; predictions near the runs may still "
+        "hold. Widen the range of the inputs, or use a law with fewer parameters"
+    ]
+
+
+def _bound_warnings(
+    problem: Problem, theta: Array, resampled: Array, free: NDArray[np.bool_]
+) -> list[str]:
     texts = []
-    for i, name in enumerate(form.parameters):
-        low, high = form.lower[i], form.upper[i]
+    lower, upper = problem.form.bounds
+    for i in np.flatnonzero(free):
+        name, low, high = problem.form.parameters[i].name, lower[i], upper[i]
         share = float(np.mean((resampled[:, i] <= low) | (resampled[:, i] >= high)))
         fitted = theta[i] - low < 1e-6 or high - theta[i] < 1e-6
         if fitted:
@@ -385,10 +348,10 @@ def _bound_warnings(form: Form, theta: Array, resampled: Array) -> list[str]:
     return texts
 
 
-def _basin_warnings(found: _Found, freedom: int) -> list[str]:
+def _basin_warnings(best: Best, freedom: int) -> list[str]:
     # In units of the noise variance the gap is gap x freedom: under 4 is within two standard
     # deviations.
-    gap = found.second_basin_gap
+    gap = best.second_basin_gap
     if gap is None or gap * freedom >= 4:
         return []
     return [

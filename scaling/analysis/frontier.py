@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.analysis.laws import Form
-from scaling.records import Runs
+from scaling.analysis.fitted import Optimum, optimum
+from scaling.analysis.forms import Form
+from scaling.runs import Runs
 
 Array = NDArray[np.float64]
 
@@ -16,7 +17,7 @@ SAME_BUDGET = 1.1
 POINTS = 60
 
 
-def frontier(form: Form, values: Array, samples: Array, *, flops: Array) -> dict[str, Any]:
+def frontier(form: Form, values: Array, samples: Array, *, flops: Array) -> dict[str, Any] | None:
     """The compute-optimal curve from the least of `flops` [runs] to ten times the largest.
 
     Args:
@@ -24,12 +25,18 @@ def frontier(form: Form, values: Array, samples: Array, *, flops: Array) -> dict
       samples: bootstrap samples of them [samples, parameters].
 
     Returns:
-      The `frontier` object of law.json. Its intervals are 90% for the curve itself (uncertain
-      parameters); a single run also has seed noise, see `Law.predict_interval`.
+      The `frontier` object of law.json, None where the law has no optimum at some budget. Its
+      intervals are 90% for the curve itself (uncertain parameters); a single run also has
+      seed noise, see `Law.predict_interval`.
     """
     grid = np.geomspace(flops.min(), 10 * flops.max(), POINTS)
-    best = form.optimum(values[None, :], grid)
-    drawn = form.optimum(samples[:, None, :], grid[None, :])
+    best = optimum(form, values[None, :], grid)
+    drawn = optimum(form, samples[:, None, :], grid[None, :])
+    if np.isnan(best.loss).any():
+        return None
+    drawn = Optimum(*(column[~np.isnan(drawn.loss).any(axis=1)] for column in drawn))
+    if len(drawn.loss) < 2:
+        return None
     return {
         "flops": grid.tolist(),
         "params": best.params.tolist(),
@@ -40,8 +47,14 @@ def frontier(form: Form, values: Array, samples: Array, *, flops: Array) -> dict
 
 
 def interval(drawn: Array, *, level: float = 0.9) -> Any:
-    """Equal-tailed interval over the first axis: [samples] -> [low, high], [samples, n] -> n."""
+    """Equal-tailed interval over the first axis: [samples] -> [low, high], [samples, n] -> n.
+
+    Of the samples that are finite (a law may have no optimum in some); None where none is.
+    """
     tails = (0.5 - level / 2, 0.5 + level / 2)
+    drawn = drawn[np.isfinite(drawn).reshape(len(drawn), -1).all(axis=1)]
+    if not len(drawn):
+        return None
     return np.moveaxis(np.quantile(drawn, tails, axis=0), 0, -1).tolist()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from scaling.analysis.fitted import Law
 from scaling.analysis.frontier import interval
-from scaling.analysis.laws import Law
 from scaling.records import Record
 
 SCHEMA = 1

@@ -13,13 +13,15 @@ from rich.console import Console
 
 from scaling import counts, sizes
 from scaling.analysis.fit import fit
-from scaling.analysis.laws import LAWS, Law
+from scaling.analysis.fitted import Law
 from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
+from scaling.analysis.rules import LAWS
 from scaling.cells import architecture_of, cell_of, resolve, size_of
 from scaling.config import ConfigError, override
 from scaling.files import write_json
-from scaling.records import Record, load
+from scaling.records import Record
+from scaling.runs import load
 from scaling.sweep.grid import SEEDS
 from scaling.sweep.launch import launch
 from scaling.workshop import Workshop

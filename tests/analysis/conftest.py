@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scaling.records import Runs
+from scaling.runs import Runs
 
 
 class Best(NamedTuple):

@@ -11,18 +11,10 @@ import scipy.optimize
 import scipy.stats
 
 from scaling.analysis.fit import fit
-from scaling.analysis.laws import FitError
-from scaling.records import Dropped, Runs, load
+from scaling.analysis.fitted import FitError
+from scaling.runs import Dropped, load
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "published" / "chinchilla_fig4.csv"
-
-
-def select(runs: Runs, keep: np.ndarray) -> Runs:
-    return dataclasses.replace(
-        runs,
-        run_id=tuple(np.array(runs.run_id)[keep]),
-        **{name: getattr(runs, name)[keep] for name in ("params", "tokens", "loss", "flops")},
-    )
 
 
 def test_fit_recovers_a_known_law_exactly_without_noise(known):
@@ -48,7 +40,7 @@ def study(known, *, noise: float, draws: int, bootstrap: int) -> Study:
     held, p_values = [], []
     for seed in range(draws):
         law = fit(known.runs(noise=noise, seed=seed), bootstrap=bootstrap, seed=seed)
-        loss = law.form.loss(law.samples, np.array(best.params), np.array(best.tokens))
+        loss = law.predict_samples(best.params, best.tokens)
         drawn = np.column_stack([law.samples[:, 3:], loss])
         low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
         run = best.loss * np.exp(rng.normal(0, noise))
@@ -123,7 +115,7 @@ def test_standard_errors_agree_with_the_linear_theory(known):
     # A t distribution with 15 degrees of freedom is sqrt(15/13) wider than a normal one.
     theory = np.sqrt(np.diag(variance) * 15 / 13)
     for name in ("E", "alpha", "beta"):
-        index = law.form.parameters.index(name)
+        index = law.form.names.index(name)
         assert law.stderr[name] == pytest.approx(theory[index], rel=0.12)
 
 
@@ -206,7 +198,7 @@ def test_a_fit_leaves_jax_in_float32(known):
 def test_too_few_runs_are_refused(known, keep, text):
     runs = known.runs(noise=0.005)
     with pytest.raises(FitError, match=text):
-        fit(select(runs, keep(runs)))
+        fit(runs.where(np.isin(np.arange(len(runs)), keep(runs))))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +207,7 @@ def test_too_few_runs_are_refused(known, keep, text):
         (lambda runs: {"params": np.full(20, 5e4)}, "all 20 runs have params = 50000;.*sizes too"),
         (lambda runs: {"tokens": np.full(20, 1e6)}, r"tokens = 1e\+06;.*lengths too"),
         (lambda runs: {"tokens": 20 * runs.params}, "20 tokens per parameter.*fewer or more"),
-        (lambda runs: {"loss": np.full(20, 3.0)}, "loss 3; a law needs losses that vary"),
+        (lambda runs: {"loss": np.full(20, 3.0)}, "loss 3; a law needs a loss that varies"),
     ],
 )
 def test_runs_that_cannot_tell_the_terms_apart_are_refused(known, change, text):
@@ -236,7 +228,7 @@ def test_an_unknown_law_is_refused_with_the_known_ones(known):
 def test_fit_reaches_the_known_minimum_on_the_runs_of_hoffmann_et_al(without_outliers, minimum):
     runs = load(PUBLISHED, columns={"params": "params_n", "tokens": "tokens_d"})
     outlier = np.genfromtxt(PUBLISHED, delimiter=",", names=True)["epoch_dropped_outlier"]
-    law = fit(select(runs, outlier == 0) if without_outliers else runs, delta=1e-3, bootstrap=20)
+    law = fit(runs.where(outlier == 0) if without_outliers else runs, delta=1e-3, bootstrap=20)
     assert law.n_runs == (240 if without_outliers else 245)
     assert law.objective["value"] <= minimum * (1 + 1e-6)
     assert law.objective["value"] == pytest.approx(minimum, rel=1e-6)

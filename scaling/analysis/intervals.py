@@ -1,0 +1,134 @@
+"""How sure a fit can be: the law fitted again to what could have been measured instead."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.analysis.fitted import FitError
+from scaling.analysis.forms import Array
+from scaling.analysis.proof import LEAST_SIZE, Best
+from scaling.analysis.solver import Penalty, Problem
+
+METHODS: Mapping[str, str] = {
+    "residual": "residuals x sqrt(n/(n-p)) x sqrt((n-p)/chi2(n-p)), fixed inputs",
+    "case": "runs drawn with replacement",
+    "series": "whole series of checkpoints drawn with replacement",
+    "seeds": "normal noise of the deviation between repeated runs, fixed inputs",
+}
+MANY = 10
+"""Runs per parameter from which whole runs are drawn: then no model of the noise is needed."""
+
+
+class Resampled(NamedTuple):
+    """Refits: coordinates [samples, parameters], each one's residual deviation [samples]."""
+
+    theta: Array
+    spread: Array
+    method: str
+
+
+def choose(rows: int, parameters: int, series: Sequence[str] | None) -> str:
+    """The method that suits the runs, where none is asked for."""
+    if series is not None and len(set(series)) < rows:
+        return "series"
+    return "case" if rows >= MANY * parameters else "residual"
+
+
+def resample(
+    problem: Problem,
+    best: Best,
+    penalty: Penalty,
+    *,
+    method: str,
+    samples: int,
+    seed: int,
+    free: NDArray[np.bool_],
+    series: Sequence[str] | None = None,
+) -> Resampled:
+    """Fit the law again `samples` times, from its best fit and, where there is one, its second.
+
+    - residual: fitted values plus residuals drawn with replacement, times sqrt(n/(n - p)) for the p
+      fitted parameters, times sqrt((n - p)/chi2), chi2 drawn with n - p degrees of freedom, because
+      the noise itself is only estimated. For few runs whose sizes and tokens were chosen.
+    - case: n runs drawn with replacement (Efron 1979). It holds where the law does not quite, or
+      the noise differs from run to run; it asks for many runs.
+    - series: the same of whole series: checkpoints of one run share its noise.
+    - seeds: fitted values plus normal noise, its deviation pooled over runs of the same inputs.
+
+    Raises:
+      FitError: the runs do not allow the method.
+    """
+    rows, p = len(problem.target), int(free.sum())
+    rng = np.random.default_rng(seed)
+    fitted = problem.linked(best.theta)
+    residuals = problem.target - fitted
+    spread = math.sqrt(float(residuals @ residuals) / max(rows - p, 1))
+    starts = [best.theta] if best.second_theta is None else [best.theta, best.second_theta]
+    target: Array | None = None
+    weights: Array | None = None
+    if method == "residual":
+        scales = np.sqrt((rows - p) / rng.chisquare(rows - p, samples))
+        drawn = rng.choice(residuals, (samples, rows)) * math.sqrt(rows / (rows - p))
+        target, spreads = fitted + drawn * scales[:, None], spread * scales
+    elif method == "case":
+        weights, spreads = _counts(rng, np.arange(rows), samples), np.empty(0)
+    elif method == "series":
+        if series is None or len(set(series)) < p + 1:
+            found = "no series" if series is None else f"{len(set(series))} series"
+            raise FitError(
+                f"a bootstrap by series needs at least {p + 1} of them for {p} parameters, found "
+                f"{found}; name their column with --columns series=NAME or use another --intervals"
+            )
+        _, of = np.unique(np.array(series), return_inverse=True)
+        weights, spreads = _counts(rng, of, samples), np.empty(0)
+    elif method == "seeds":
+        deviation = seed_deviation(problem)
+        target = fitted + rng.normal(0, deviation, (samples, rows))
+        spreads = np.full(samples, deviation)
+    else:
+        raise FitError(f"intervals {method!r} are not known; use one of {', '.join(METHODS)}")
+    refits = [
+        problem.solve(
+            np.tile(start, (samples, 1)), penalty, target=target, weights=weights, free=free
+        )
+        for start in starts
+    ]
+    theta = refits[0].theta
+    if len(refits) > 1:
+        second = refits[1].value < refits[0].value
+        theta = np.where(second[:, None], refits[1].theta, theta)
+    if weights is not None:
+        left = problem.target - problem.linked(theta)
+        freedom = np.maximum(weights.sum(axis=1) - p, 1)
+        spreads = np.sqrt((weights * left**2).sum(axis=1) / freedom)
+    return Resampled(theta, spreads, method)
+
+
+def seed_deviation(problem: Problem) -> float:
+    """The deviation of the linked target between runs whose inputs are the same.
+
+    Raises:
+      FitError: no two runs are repeats of each other.
+    """
+    inputs = np.column_stack([problem.logs[name] for name in problem.form.inputs])
+    _, of, counts = np.unique(np.round(inputs, 6), axis=0, return_inverse=True, return_counts=True)
+    of = of.reshape(-1)
+    freedom = int((counts - 1).sum())
+    if freedom < 2:
+        raise FitError(
+            "no runs have the same inputs, so nothing tells the noise of a seed; repeat some with "
+            "other seeds, or use another --intervals"
+        )
+    means = np.bincount(of, problem.target) / counts
+    left = problem.target - means[of]
+    return max(math.sqrt(float(left @ left) / freedom), LEAST_SIZE)
+
+
+def _counts(rng: np.random.Generator, of: NDArray[np.intp], samples: int) -> Array:
+    """How often each row is drawn, its group being drawn with replacement [samples, rows]."""
+    groups = int(of.max()) + 1
+    drawn = rng.multinomial(groups, np.full(groups, 1 / groups), samples).astype(np.float64)
+    return drawn[:, of]
