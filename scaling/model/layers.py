@@ -183,10 +183,10 @@ def attention(
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     G = N // K
-    q_BKMH = (q_BTNH * scale).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
+    q_BKTGH = (q_BTNH * scale).reshape(B, T, K, G, H).transpose(0, 2, 1, 3, 4)
     k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
-    mixed_BKMH = _attend(q_BKMH.reshape(B, K, G * T, H), k_BKSH, v_BKSH, mask_BTS)
-    return mixed_BKMH.reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    mixed_BKMH = _attend(q_BKTGH.reshape(B, K, T * G, H), k_BKSH, v_BKSH, mask_BTS)
+    return mixed_BKMH.reshape(B, K, T, G, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
 
 
 class _Attended(NamedTuple):
@@ -203,7 +203,8 @@ class _Attended(NamedTuple):
 
 @jax.custom_vjp
 def _attend(q_BKMH: Array, k_BKSH: Array, v_BKSH: Array, mask_BTS: Array) -> Array:
-    """softmax(q k) v for M = G x T queries beside each other.
+    """softmax(q k) v for M = T x G queries beside each other, T the slower: a window that is split
+    over devices stays so.
 
     The gradient is written out: the row sums of softmax's derivative are those of `out` times its
     cotangent (Dao et al. 2022, appendix B.2), so that nothing of shape M x S is summed again.
@@ -216,10 +217,10 @@ def _attend_forward(
 ) -> tuple[Array, _Attended]:
     B, T, S = mask_BTS.shape
     scores = (q_BKMH @ k_BKSH.swapaxes(-1, -2)).astype(jnp.float32)
-    scores_BKGTS = jnp.where(
-        mask_BTS[:, None, None], scores.reshape(B, -1, scores.shape[2] // T, T, S), -1e30
+    scores_BKTGS = jnp.where(
+        mask_BTS[:, None, :, None], scores.reshape(B, -1, T, scores.shape[2] // T, S), -1e30
     )
-    scores_BKMS = scores_BKGTS.reshape(scores.shape)
+    scores_BKMS = scores_BKTGS.reshape(scores.shape)
     exp_BKMS = jnp.exp(scores_BKMS - jnp.max(scores_BKMS, axis=-1, keepdims=True))
     sum_BKM1 = jnp.sum(exp_BKMS, axis=-1, keepdims=True)
     exp_BKMS = exp_BKMS.astype(v_BKSH.dtype)

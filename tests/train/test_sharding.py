@@ -118,15 +118,14 @@ def test_a_token_is_read_by_the_later_ones_of_its_document_on_every_device_and_b
     np.testing.assert_array_equal(differs, expected)
 
 
-@pytest.mark.xfail(
-    reason="the compiler keeps activations of the backward pass whole along the context axis",
-    strict=True,
-)
 def test_the_memory_of_a_device_goes_down_as_the_context_axis_goes_up() -> None:
     whole, split = Placed(length=128, context=1), Placed(length=128, context=8)
-    for one, other in ((whole.logits, split.logits), (whole.gradient, split.gradient)):
-        before, after = (found.memory_analysis().temp_size_in_bytes for found in (one, other))
-        assert after < before / 6
+    # Keys, values and the gradients of weights are whole on every device.
+    for name, share in (("logits", 1 / 8), ("gradient", 1 / 4)):
+        before, after = (
+            getattr(placed, name).memory_analysis().temp_size_in_bytes for placed in (whole, split)
+        )
+        assert after < before * share, name
 
 
 def test_what_the_mesh_does_not_divide_stays_whole_and_is_logged_with_the_numbers(
