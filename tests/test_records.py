@@ -3,14 +3,10 @@ import errno
 import json
 import os
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scaling.files import write_json
 from scaling.records import NUMBERS, BadTable, Record, read, write
-from scaling.runs import load
 
 
 def example(run_id: str = "width-64", **changes: object) -> Record:
@@ -111,119 +107,6 @@ def test_numbers_that_json_cannot_hold_are_refused_with_their_place(tmp_path):
     with pytest.raises(ValueError, match=r"a\.b\[1\] is nan"):
         write_json(tmp_path / "x.json", {"a": {"b": [1.0, float("nan")]}})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_of_records_loads_by_either_path_and_drops_what_did_not_finish(tmp_path):
-    folder = tmp_path / "records"
-    write(example("b", params_total=200_000), folder)
-    write(example("a"), folder)
-    write(example("c", status="diverged", reason="loss 1e9 at step 3"), folder)
-    write(example("d", loss=None, null_reasons={"loss": "no validation", "mfu": "none"}), folder)
-    for source in (tmp_path, folder):
-        runs = load(source)
-        assert runs.run_id == ("a", "b")
-        np.testing.assert_array_equal(runs.params, [100_000, 200_000])
-        np.testing.assert_array_equal(runs.flops, [1.2e12, 1.2e12])
-        assert [tuple(run) for run in runs.dropped] == [
-            ("c", "diverged: loss 1e9 at step 3"),
-            ("d", "loss is null: no validation"),
-        ]
-        assert runs.convention == {
-            "params": "params_total",
-            "tokens": "tokens",
-            "flops": "flops_6nd",
-            "loss": "nats per token",
-        }
-
-
-def test_another_count_of_parameters_takes_its_own_flops(tmp_path):
-    write(example(), tmp_path)
-    runs = load(tmp_path, columns={"params": "params_non_embedding"})
-    assert runs.params[0] == 60_000
-    assert runs.flops[0] == 6 * 60_000 * 2_000_000
-    assert runs.convention["flops"] == "6 * params_non_embedding * tokens"
-    chosen = load(tmp_path, columns={"params": "params_non_embedding", "flops": "flops_counted"})
-    assert chosen.flops[0] == 1
-
-
-CELLS = st.floats(1e-3, 1e30, allow_nan=False)
-
-
-@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=5))
-def test_csv_json_and_jsonl_of_the_same_numbers_give_the_same_runs(tmp_path_factory, cells):
-    folder = tmp_path_factory.mktemp("tables")
-    rows = [dict(zip(("N", "tokens", "final_loss"), row, strict=True)) for row in cells]
-    sources = [
-        table(folder / "t.json", json.dumps(rows)),
-        table(folder / "t.jsonl", "\n".join(json.dumps(row) for row in rows)),
-        table(
-            folder / "t.csv",
-            "\ufeffN, tokens,final_loss\n" + "\n".join(f"{a!r},{b!r},{c!r}" for a, b, c in cells),
-        ),
-    ]
-    for source in sources:
-        runs = load(source, columns={"params": "N", "loss": "final_loss"})
-        expected = np.array(cells).T
-        for name, column in zip(("params", "tokens", "loss"), expected, strict=True):
-            np.testing.assert_array_equal(getattr(runs, name), column)
-        np.testing.assert_array_equal(runs.flops, 6 * expected[0] * expected[1])
-        assert runs.convention["flops"] == "6 * N * tokens"
-
-
-GOOD = "params,tokens,loss\n1e5,1e6,4.0\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("params_n,tokens,loss\n1,1,1\n", r"no column params; .*--columns params=params_n"),
-        (GOOD + "big,1e6,3.9\n", "row 3: params is 'big'"),
-        (GOOD + "1e5,1e6,nan\n1e5,1e6,NaN\n", "row 3: loss is 'nan'; row 4: loss is 'NaN'"),
-        (GOOD + "-1e5,1e6,3.9\n", "row 3: params is '-1e5'"),
-        (GOOD + "1e5,0,3.9\n", "row 3: tokens is '0'"),
-        (GOOD + "1e5,inf,3.9\n", "row 3: tokens is 'inf'"),
-        (GOOD + "1e5,,3.9\n", "row 3: tokens is ''"),
-        (GOOD + "1e5,1e6\n", "row 3 .* has 2 cells and its header has 3"),
-        ("params,tokens,loss\n", "holds no runs"),
-        ("", "holds no runs"),
-        ("params,params,tokens,loss\n1,1,1,1\n", "two columns named 'params'"),
-        ("run_id,params,tokens,loss\na,1,1,1\na,2,1,1\n", "'a' stands twice .*row 2 and row 3"),
-    ],
-)
-def test_a_bad_csv_is_refused_with_the_row_and_the_remedy(tmp_path, text, message):
-    with pytest.raises(BadTable, match=message):
-        load(table(tmp_path / "runs.csv", text))
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("runs.json", '[\n{"params": 1,,}]', "runs.json, line 2, column 14: malformed JSON"),
-        ("runs.jsonl", '{"params": 1}\n{"params"', "runs.jsonl, line 2, column 10: malformed"),
-        ("runs.json", '[{"params": 1, "tokens": 1, "loss": NaN}]', "holds NaN, which is not JSON"),
-        ("runs.json", '[{"params": true, "tokens": 1, "loss": 1}]', "entry 1: params is True"),
-        ("runs.json", "[3]", "entry 1 of .* is int; each run must be an object"),
-        ("runs.parquet", "", r"ends in '\.parquet'; give a folder"),
-    ],
-)
-def test_a_bad_file_is_refused_with_the_place(tmp_path, name, text, message):
-    with pytest.raises(BadTable, match=message):
-        load(table(tmp_path / name, text))
-
-
-def test_a_source_that_is_missing_empty_or_not_text_is_refused(tmp_path):
-    with pytest.raises(BadTable, match="no file or folder"):
-        load(tmp_path / "nothing")
-    with pytest.raises(BadTable, match="holds no runs"):
-        load(tmp_path)
-    (tmp_path / "runs.csv").write_bytes(b"params\xff")
-    with pytest.raises(BadTable, match="not UTF-8"):
-        load(tmp_path / "runs.csv")
-
-
-def test_a_mapping_of_an_unknown_name_is_refused(tmp_path):
-    with pytest.raises(BadTable, match="maps 'N', which is not a column of ours; use params"):
-        load(table(tmp_path / "runs.csv", GOOD), columns={"N": "params"})
 
 
 def test_a_record_of_another_schema_or_with_a_wrong_field_is_refused(tmp_path):

@@ -121,9 +121,9 @@ def fit(
         "residuals": [
             {
                 "run_id": runs.run_id[i],
-                "params": float(runs.params[i]),
-                "tokens": float(runs.tokens[i]),
-                "flops": float(runs.flops[i]),
+                "params": _or_null(runs.params[i]),
+                "tokens": _or_null(runs.tokens[i]),
+                "flops": _or_null(runs.flops[i]),
                 form.target: float(runs.column(form.target)[i]),
                 "predicted": float(predicted[i]),
                 "residual": float(residuals[i]),
@@ -132,6 +132,7 @@ def fit(
         ],
         "trend": trend,
         "warnings": [
+            *runs.warnings,
             *_trend_warnings(trend, runs),
             *_identity_warnings(known),
             *_bound_warnings(problem, best.theta, drawn.theta, free),
@@ -173,17 +174,22 @@ def problem_of(runs: Runs, form: Form) -> Problem:
     """The law at the runs' columns.
 
     Raises:
-      BadTable: a column is not there.
+      BadTable: a column is not there, or not positive where the law takes its logarithm.
     """
-    logs = {name: np.log(runs.column(name)) for name in form.inputs}
-    target = runs.column(form.target)
-    return Problem.of(form, logs, np.log(target) if form.link == "log" else target)
+    logs = {name: runs.log(name) for name in form.inputs}
+    log = form.link == "log"
+    return Problem.of(form, logs, runs.log(form.target) if log else runs.column(form.target))
 
 
 def _form(law: str) -> Form:
     if law not in LAWS:
         raise FitError(f"law {law!r} is unknown; use one of {', '.join(LAWS)}")
     return LAWS[law]
+
+
+def _or_null(number: float) -> float | None:
+    """What law.json holds of a count: null where the runs have none."""
+    return None if math.isnan(number) else float(number)
 
 
 def _named(form: Form, columns: Array) -> dict[str, Any]:
@@ -282,6 +288,8 @@ def _bend(x: Array) -> Array:
 
 def _trend(regressor: Array, residuals: Array, jacobian: Array) -> dict[str, float | None]:
     """Score test: the slope of the residuals on what of the regressor the law does not explain."""
+    if np.isnan(regressor).any():  # a table without sizes or compute
+        return {"slope": None, "p_value": None}
     freedom = len(residuals) - jacobian.shape[1] - 1
     q, _ = np.linalg.qr(jacobian / np.linalg.norm(jacobian, axis=0))
     x = regressor - regressor.mean()
@@ -362,7 +370,7 @@ def _basin_warnings(best: Best, freedom: int) -> list[str]:
 
 def _flops_warnings(runs: Runs) -> list[str]:
     ratio = runs.flops / (6 * runs.params * runs.tokens)
-    if np.abs(np.log(ratio)).max() < math.log(1.1):
+    if np.isnan(ratio).any() or np.abs(np.log(ratio)).max() < math.log(1.1):
         return []
     return [
         f"flops is {ratio.min():.3g} to {ratio.max():.3g} times 6 * params * tokens: budgets are "

@@ -242,7 +242,7 @@ class Law:
             raise FitError(f"this law.json lacks {', '.join(missing)}; {REMEDY}")
         law = cls(**{name: obj[name] for name in names})
         try:
-            residuals = [float(entry["flops"]) for entry in law.diagnostics["residuals"]]
+            residuals = [float(entry["residual"]) for entry in law.diagnostics["residuals"]]
             drawn = np.asarray(law.bootstrap["residual_sd"], np.float64)
             numbers = [law.values.astype(np.float64), law.samples.astype(np.float64), drawn]
             whole = all(np.isfinite(array).all() and array.size for array in numbers)

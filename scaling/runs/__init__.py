@@ -1,0 +1,8 @@
+"""Tables of finished runs: from a folder of records, or from anybody's JSON or CSV."""
+
+from scaling.records import BadTable
+from scaling.runs.names import COLUMNS, RECORD_COLUMNS
+from scaling.runs.reading import load
+from scaling.runs.table import Dropped, Runs
+
+__all__ = ["COLUMNS", "RECORD_COLUMNS", "BadTable", "Dropped", "Runs", "load"]
