@@ -1,108 +1,279 @@
 """The plan for larger runs, written before they start, and the verdict on one trained."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from scaling import sizes
+from scaling.analysis.allocation import Allocation, Cost, allocate, cheapest
+from scaling.analysis.budget import Budget
+from scaling.analysis.devices import HOUR, PlanError, positive
 from scaling.analysis.fitted import Law
+from scaling.analysis.forms import Array
 from scaling.analysis.frontier import interval
+from scaling.analysis.limits import assumptions, binding, refusal, warnings
+from scaling.analysis.shapes import Built, RunShape, ShapeFor, build
+from scaling.analysis.tradeoffs import compare
 from scaling.records import Record
 
+__all__ = ["Aim", "PlanError", "RunShape", "plan", "verdict"]
+
 SCHEMA = 1
-# Beyond this factor over the largest budget fitted, small errors of the exponents dominate the
-# prediction.
-FAR = 100.0
 # A trained run is the planned one if its size and tokens agree to this share: tokens round to whole
 # batches.
 SAME_RUN = 0.01
 
 
-class PlanError(ValueError):
-    """A budget that cannot be planned for, or a run that was not; the message says the remedy."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class RunShape:
-    """A model that can be built: parameters, tokens, and the config overrides that train it."""
+class Aim:
+    """A loss to reach.
 
-    params: int
-    tokens: int
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    `samples` are one for each bootstrap sample of the law, or any number to draw from, where the
+    loss is itself uncertain: what an accuracy asks for, by a law of the task. `name` says what it
+    stands for, such as "85% on the task".
+    """
+
+    loss: float
+    samples: Array | None = None
+    name: str | None = None
 
 
 def plan(
     law: Law,
-    flops: Sequence[float],
+    flops: Sequence[float] = (),
     *,
-    shape_for: Callable[[float, float], RunShape | None] | None = None,
+    budget: Budget | None = None,
+    losses: Sequence[float | Aim] = (),
+    by: Cost | None = None,
+    shape_for: ShapeFor | None = None,
+    rates: Law | None = None,
+    batches: Law | None = None,
 ) -> dict[str, Any]:
-    """The object of plan.json: per budget the compute optimum and the nearest real model.
+    """The object of plan.json: the best run within each budget, or the cheapest to each loss, and
+    the nearest real model.
 
-    `shape_for(params, flops)` gives the model nearest to the optimal `params` for a budget, None
-    where no ladder reaches it. Every interval is 90%. A size's interval is the spread of the
-    optimum over the bootstrap samples; a loss's is the prediction interval of one run,
-    `Law.predict_interval`, at the fitted size and tokens.
+    `budget` holds the limits of every target; each of `flops` is one of its own. For each of
+    `losses` the plan is the cheapest way there within the limits, `by` FLOPs, or by time (the
+    default where a machine is given). `shape_for(params, flops)` gives the model nearest to the
+    optimal `params` for a budget, None where no ladder reaches it. `rates` and `batches` are
+    fitted laws of learning_rate and batch_tokens; without them the rules of `scaling.sizes` hold.
+
+    Every interval is 90%. A size's interval is the spread of the optimum over the bootstrap
+    samples; a loss's is the prediction interval of one run, `Law.predict_interval`, at the fitted
+    size and tokens.
 
     Raises:
-      PlanError: no budget, or one that is not a positive finite number.
+      PlanError: nothing that limits a run, limits that leave none, a loss that none reaches.
     """
-    if not flops:
-        raise PlanError("no budget to plan for; give at least one, such as --flops=1e21")
-    for budget in flops:
-        if not (math.isfinite(budget) and budget > 0):
-            raise PlanError(
-                f"budget {budget} is not a positive finite number of FLOPs; give one like 1e21"
-            )
+    budget = Budget() if budget is None else budget
+    if not flops and not losses and not budget.limited:
+        raise PlanError(
+            "no budget to plan for; give at least one, such as --flops=1e21, --chips=64 "
+            "--device=h200 --hours=72, or a loss to reach with --loss=2.0"
+        )
+    for one in flops:
+        positive("a budget of FLOPs", one)
+    aims = [aim if isinstance(aim, Aim) else Aim(loss=float(aim)) for aim in losses]
+    for aim in aims:
+        positive("a loss to reach", aim.loss)
+    asked: list[tuple[Budget, Aim | None]] = [
+        (dataclasses.replace(budget, flops=float(one)), None) for one in flops
+    ]
+    asked += [(budget, aim) for aim in aims]
+    by = by or ("flops" if budget.machine is None else "time")
+    planner = _Planner(law, by, shape_for, rates, batches)
+    targets = [planner.target(*one) for one in asked or [(budget, None)]]
     return {
         "schema": SCHEMA,
         "law": {"name": law.law, "sha256": law.sha256},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "targets": [_target(law, float(budget), shape_for) for budget in flops],
+        "machine": None if budget.machine is None else dataclasses.asdict(budget.machine),
+        "assumptions": assumptions(law.form, budget),
+        "null_reasons": _null_reasons(budget),
+        "targets": targets,
+        "comparison": _comparison(law, budget, targets[0]),
     }
 
 
-def _target(
-    law: Law, flops: float, shape_for: Callable[[float, float], RunShape | None] | None
-) -> dict[str, Any]:
-    best, drawn = law.optimum(flops), law.optimum_samples(flops)
-    shape = shape_for(float(best.params), flops) if shape_for is not None else None
-    run = None
-    if shape is not None:
-        run = {
-            "params": shape.params,
-            "tokens": shape.tokens,
-            "flops": 6 * shape.params * shape.tokens,
-            "loss": _loss(law, shape.params, shape.tokens),
-        }
-    largest = max(entry["flops"] for entry in law.diagnostics["residuals"])
-    warnings = []
-    if flops > FAR * largest:
-        warnings.append(
-            f"{flops:.3g} FLOPs is {flops / largest:.3g} times the largest budget fitted "
-            f"({largest:.3g}): beyond {FAR:.0f} times the interval rests on the law's "
-            "form; train a budget in between first"
+@dataclass(frozen=True)
+class _Planner:
+    law: Law
+    by: Cost
+    shape_for: ShapeFor | None
+    rates: Law | None
+    batches: Law | None
+
+    def target(self, budget: Budget, aim: Aim | None) -> dict[str, Any]:
+        law = self.law
+        loss = None if aim is None else aim.loss
+        budget, batch_source = self._with_batch(budget, loss)
+        best = self._solve(law.values, budget, loss)
+        if np.isnan(best.params):
+            raise PlanError(refusal(law, budget, loss))
+        drawn = self._solve(
+            law.samples, budget, None if aim is None else _paired(aim, len(law.samples))
         )
-    return {
-        "flops": flops,
-        "params": {"value": float(best.params), "interval_90": interval(drawn.params)},
-        "tokens": {"value": float(best.tokens), "interval_90": interval(drawn.tokens)},
-        "loss": _loss(law, float(best.params), float(best.tokens)),
-        "run": run,
-        "overrides": dict(shape.overrides) if shape is not None else {},
-        "warnings": warnings,
-    }
+        built = None
+        if self.shape_for is not None:
+            built = build(law, budget, best, shape_for=self.shape_for, loss=loss, by=self.by)
+        flops = float(best.flops) if budget.flops is None else budget.flops
+        return {
+            "flops": flops,
+            "params": _quantity(best.params, drawn.params),
+            "tokens": _quantity(best.tokens, drawn.tokens),
+            "loss": _loss(law, budget, best),
+            "run": None if built is None else self._run(built, budget),
+            "overrides": {} if built is None else self._overrides(built),
+            "warnings": warnings(law, budget, best, built=built is not None or not self.shape_for),
+            "asked": _asked(budget, aim, self.by),
+            "binding": binding(law.form, budget, best),
+            "reached_in_samples": float(np.mean(np.isfinite(drawn.params))),
+            **self._facts(best, budget),
+            "batch_source": batch_source,
+            "flops_lifetime": _quantity(best.spent, drawn.spent),
+            "hours": _quantity(best.seconds / HOUR, drawn.seconds / HOUR),
+        }
+
+    def _solve(self, values: Array, budget: Budget, loss: Array | float | None) -> Allocation:
+        if loss is None:
+            return allocate(self.law.form, values, budget)
+        return cheapest(self.law.form, values, loss, budget, by=self.by)
+
+    def _with_batch(self, budget: Budget, loss: float | None) -> tuple[Budget, str]:
+        """The budget with the rule's batch as its least, and where the batch comes from."""
+        if budget.batch_tokens is not None:
+            return budget, "given"
+        least = float(sizes.TRAINING.batch_tokens)
+        source = "scaling.sizes: one batch for all widths"
+        if self.batches is not None:
+            # The rule's batch follows from the run, and the run a little from the batch.
+            first = self._solve(self.law.values, budget, loss)
+            if np.isfinite(first.params):
+                least = _ruled(self.batches, "batch_tokens", first)
+            source = f"fitted {self.batches.law}: {self.batches.form.equation}"
+        if budget.machine is not None:
+            source = f"the machine and the critical batch, at least that of {source}"
+        return dataclasses.replace(budget, least_batch_tokens=max(least, 1.0)), source
+
+    def _facts(self, run: Allocation, budget: Budget) -> dict[str, Any]:
+        hours, cost, price = None, None, None
+        if budget.machine is not None:
+            hours, price = float(run.seconds) / HOUR, budget.machine.price_per_hour
+            cost = None if price is None else price * budget.machine.chips * hours
+        return {
+            "batch_tokens": float(run.batch_tokens),
+            "steps": float(run.steps),
+            "hours": hours,
+            "cost": cost,
+            "flops_training": float(run.flops),
+            "flops_lifetime": float(run.spent),
+            "epochs": None
+            if budget.unique_tokens is None
+            else max(1.0, float(run.tokens) / budget.unique_tokens),
+            "learning_rate": self._rate(run),
+        }
+
+    def _rate(self, run: Allocation) -> dict[str, Any]:
+        if self.rates is None:
+            source = "scaling.sizes: one rate for all widths, of Muon's matrices"
+            return {"value": sizes.TRAINING.matrix_rate, "source": source}
+        source = f"fitted {self.rates.law}: {self.rates.form.equation}"
+        return {"value": _ruled(self.rates, "learning_rate", run), "source": source}
+
+    def _run(self, built: Built, budget: Budget) -> dict[str, Any]:
+        facts = {
+            "params": built.params,
+            "tokens": built.tokens,
+            "flops": 6 * built.params * built.tokens,
+            "loss": _loss(self.law, budget, built.allocation),
+        }
+        return facts | self._facts(built.allocation, budget)
+
+    def _overrides(self, built: Built) -> dict[str, Any]:
+        if self.rates is None:
+            return built.overrides
+        rate = self._rate(built.allocation)["value"]
+        return built.overrides | {"optimizer.learning_rate": rate}
 
 
-def _loss(law: Law, params: float, tokens: float) -> dict[str, Any]:
-    ends = law.predict_interval(params, tokens)
+def _ruled(rule: Law, target: str, run: Allocation) -> float:
+    """What a law of a rate or a batch says of a run.
+
+    Raises:
+      PlanError: a law of something else.
+    """
+    known = {"params": run.params, "tokens": run.tokens, "flops": run.flops, "loss": run.loss}
+    form = rule.form
+    if form.target != target or not set(form.inputs) <= set(known):
+        raise PlanError(
+            f"the law {rule.law} gives {form.target} from {', '.join(form.inputs)}; needed is a "
+            f"law of {target} from {', '.join(known)}: fit one to runs that were tuned"
+        )
+    return float(form.predict(rule.values, known))
+
+
+def _paired(aim: Aim, samples: int) -> Array | float:
+    """A loss for each of the law's samples."""
+    if aim.samples is None:
+        return aim.loss
+    drawn = np.asarray(aim.samples, np.float64)
+    if len(drawn) == samples:
+        return drawn
+    return np.random.default_rng(0).choice(drawn, samples)
+
+
+def _quantity(value: Array, drawn: Array) -> dict[str, Any] | None:
+    if np.isnan(value):
+        return None
+    return {"value": float(value), "interval_90": interval(np.atleast_1d(drawn))}
+
+
+def _loss(law: Law, budget: Budget, run: Allocation) -> dict[str, Any]:
+    given: dict[str, Any] = dict(budget.data(law.form, run.params, run.useful))
+    ends = law.predict_interval(**given)
     return {
-        "value": float(law.predict(params, tokens)),
+        "value": float(law.predict(**given)),
         "interval_90": [float(ends.low), float(ends.high)],
     }
+
+
+def _asked(budget: Budget, aim: Aim | None, by: Cost) -> dict[str, Any]:
+    """The limits as they were given."""
+    limits = ("flops", "hours", "unique_tokens", "epochs", "inference_tokens", "params_high")
+    asked: dict[str, Any] = {
+        name: value for name in limits if (value := getattr(budget, name)) is not None
+    }
+    if budget.critical is not None:
+        asked["critical_batch"] = budget.critical.name
+    if aim is not None:
+        asked |= {"loss": aim.loss, "name": aim.name, "cheapest_by": by}
+    return asked
+
+
+def _null_reasons(budget: Budget) -> dict[str, str]:
+    reasons = {}
+    if budget.machine is None:
+        reasons["hours"] = "no machine was given"
+    if budget.machine is None or budget.machine.price_per_hour is None:
+        reasons["cost"] = "no price was given"
+    if budget.unique_tokens is None:
+        reasons["epochs"] = "the unique tokens were not given"
+    return reasons
+
+
+def _comparison(law: Law, budget: Budget, target: Mapping[str, Any]) -> dict[str, Any]:
+    run = target["run"] or {
+        "params": target["params"]["value"],
+        "tokens": target["tokens"]["value"],
+        "batch_tokens": target["batch_tokens"],
+    }
+    return compare(
+        law, run["params"], run["tokens"], batch_tokens=run["batch_tokens"], budget=budget
+    )
 
 
 def verdict(plan: Mapping[str, Any], record: Record) -> dict[str, Any]:

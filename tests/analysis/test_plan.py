@@ -5,15 +5,31 @@ import json
 import numpy as np
 import pytest
 
+from scaling import sizes
+from scaling.analysis.allocation import allocate
+from scaling.analysis.budget import Budget, budget_of
 from scaling.analysis.fit import fit
-from scaling.analysis.plan import PlanError, RunShape, plan, verdict
+from scaling.analysis.plan import Aim, PlanError, RunShape, plan, verdict
+from scaling.analysis.shapes import on_the_ladder
 from scaling.files import encode, write_json
 from scaling.records import NUMBERS, Record
+from scaling.runs import Runs
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def law(known):
     return fit(known.runs(noise=0.005), bootstrap=300)
+
+
+LADDER = on_the_ladder(vocabulary=64)
+
+
+def machine(**changes):
+    values = {
+        "chips": 16, "peak_flops": 1e11, "utilization": 0.3, "tokens_per_chip": 256,
+        "hours": 0.02, "critical_batch": 2e4, "price_per_hour": 2.5,
+    }  # fmt: skip
+    return budget_of(**values | changes)
 
 
 def shape(params: float, flops: float) -> RunShape:
@@ -120,3 +136,145 @@ def test_a_verdict_on_a_run_without_a_loss_is_refused(law):
     record = dataclasses.replace(finished(), status="diverged", reason="loss 1e9 at step 3")
     with pytest.raises(PlanError, match=r"diverged without a loss \(loss 1e9 at step 3\)"):
         verdict(made, record)
+
+
+def test_a_plan_by_time_says_batch_steps_hours_cost_and_what_binds(law):
+    made = plan(law, budget=machine(), shape_for=LADDER)
+    assert json.loads(encode(made)) == made
+    (target,) = made["targets"]
+    run = target["run"]
+    assert target["binding"] == ["time"]
+    assert target["hours"]["value"] == pytest.approx(0.02)
+    assert run["hours"] <= 0.02 * (1 + 1e-9)
+    assert run["cost"] == pytest.approx(2.5 * 16 * run["hours"])
+    assert run["tokens"] == run["steps"] * run["batch_tokens"]
+    assert run["batch_tokens"] == target["overrides"]["batch_tokens"]
+    # At a batch that keeps 16 chips busy, a step takes 6 params tokens at 30% of their peak.
+    seconds = 6 * run["params"] * run["tokens"] / (16 * 1e11 * 0.3)
+    assert run["hours"] * 3600 == pytest.approx(seconds)
+    assert run["flops_training"] == pytest.approx(run["flops"])
+    # A tenth of the tokens went to the batch: the loss is that of fewer.
+    useful = run["tokens"] / (1 + run["batch_tokens"] / 2e4)
+    assert run["loss"]["value"] == pytest.approx(float(law.predict(run["params"], useful)))
+    assert made["machine"]["chips"] == 16
+    assert any("given: 20000 tokens" in text for text in made["assumptions"])
+
+
+def test_twice_the_chips_is_worth_less_than_twice_the_hours_in_a_plan(law):
+    def loss(**changes):
+        return plan(law, budget=machine(**changes))["targets"][0]["loss"]["value"]
+
+    assert loss(hours=0.04, chips=256) < loss(hours=0.02, chips=512) < loss(chips=256)
+
+
+def test_a_loss_is_reached_at_the_least_cost_and_comes_back_as_its_budget(law):
+    loss = float(law.optimum(5e12).loss)
+    made = plan(law, losses=[loss], shape_for=LADDER)
+    assert json.loads(encode(made)) == made
+    (target,) = made["targets"]
+    assert target["flops"] == pytest.approx(5e12, rel=1e-5)
+    assert target["params"]["value"] == pytest.approx(float(law.optimum(5e12).params), rel=0.01)
+    assert target["asked"] == {
+        "inference_tokens": 0.0, "loss": loss, "name": None, "cheapest_by": "flops"
+    }  # fmt: skip
+    assert target["run"]["loss"]["value"] <= loss * (1 + 1e-9)
+    low, high = target["flops_lifetime"]["interval_90"]
+    assert low < 5e12 < high
+    assert target["reached_in_samples"] == 1
+
+
+def test_an_uncertain_aim_widens_the_sizes(law):
+    loss = float(law.optimum(5e12).loss)
+    rng = np.random.default_rng(0)
+    for count in (len(law.samples), 77):
+        aim = Aim(loss=loss, samples=loss + rng.normal(0, 0.1, count), name="85% on the task")
+        (wide,) = plan(law, losses=[aim])["targets"]
+        (sharp,) = plan(law, losses=[loss])["targets"]
+        assert wide["asked"]["name"] == "85% on the task"
+        assert wide["params"]["value"] == sharp["params"]["value"]
+        spans = [np.log(t["params"]["interval_90"][1] / t["params"]["interval_90"][0])
+                 for t in (wide, sharp)]  # fmt: skip
+        assert spans[0] > 1.5 * spans[1]
+
+
+def test_a_loss_below_the_floor_or_beyond_the_limits_is_refused_with_the_numbers(law):
+    floor = law.params["E"]
+    with pytest.raises(PlanError, match=rf"below the floor of the law, {floor:.4g}"):
+        plan(law, losses=[floor * 0.9])
+    best = allocate(law.form, law.values, Budget(flops=1e12))
+    with pytest.raises(PlanError) as refused:
+        plan(law, losses=[float(best.loss) * 0.95], budget=Budget(flops=1e12))
+    assert f"the best is {float(best.loss):.6g}, by {float(best.params):.4g}" in str(refused.value)
+    assert "where compute ends; give more of that" in str(refused.value)
+
+
+def test_limits_that_leave_no_run_are_refused_with_the_numbers(law):
+    answers = Budget(inference_tokens=1e12, params_low=1e6)
+    with pytest.raises(PlanError, match=r"from 1e\+06 .* compute leaves 0 tokens; give more"):
+        plan(law, [1e13], budget=dataclasses.replace(answers, params_high=1e7))
+    with pytest.raises(PlanError, match=r"in batches of 1e\+12: at the smallest time leaves"):
+        plan(law, budget=machine(batch_tokens=1e12, params_low=1e5))
+
+
+def test_a_plan_on_scarce_data_says_what_it_took_repeats_for(law):
+    asked = Budget(flops=1e13, unique_tokens=3e6)
+    (once,) = (made := plan(law, budget=asked))["targets"]
+    assert once["tokens"]["value"] == pytest.approx(3e6, rel=1e-4)
+    assert once["binding"] == ["compute", "unique data"]
+    assert once["epochs"] == 1
+    assert any("no token is seen twice" in text for text in made["assumptions"])
+    made = plan(law, budget=dataclasses.replace(asked, epochs=4.0))
+    assert made["targets"][0]["epochs"] == pytest.approx(
+        float(law.optimum(1e13).tokens) / 3e6, rel=1e-4
+    )
+    assert any("up to 4 epochs" in text for text in made["assumptions"])
+
+
+def test_answers_make_the_model_smaller_and_are_counted(law):
+    (plain,) = plan(law, [1e13])["targets"]
+    made = plan(law, [1e13], budget=Budget(inference_tokens=3e7), shape_for=LADDER)
+    (target,) = made["targets"]
+    run = target["run"]
+    assert target["params"]["value"] < plain["params"]["value"]
+    assert target["flops_lifetime"]["value"] == pytest.approx(1e13)
+    assert run["flops_lifetime"] == pytest.approx(run["flops"] + 2 * run["params"] * 3e7)
+    assert run["flops_lifetime"] <= 1e13
+
+
+def test_rates_and_batches_come_from_fitted_laws_where_there_are_any(law, known):
+    size, data = np.meshgrid(np.geomspace(1e4, 1e6, 4), np.geomspace(1e6, 1e8, 4))
+    size, data = size.ravel(), data.ravel()
+    runs = Runs(
+        run_id=tuple(f"run-{i}" for i in range(16)), params=size, tokens=data,
+        loss=known.loss(size, data), flops=6 * size * data,
+        others={"learning_rate": 1.79 * size**-0.713 * data**0.307,
+                "batch_tokens": 0.58 * data**0.571},
+    )  # fmt: skip
+    rates, batches = (fit(runs, name, bootstrap=20) for name in ("learning_rate", "batch"))
+    (target,) = plan(law, [1e13], shape_for=LADDER, rates=rates, batches=batches)["targets"]
+    run = target["run"]
+    rate = 1.79 * run["params"] ** -0.713 * run["tokens"] ** 0.307
+    assert run["learning_rate"]["value"] == pytest.approx(rate, rel=1e-4)
+    assert run["learning_rate"]["source"].startswith("fitted learning_rate: ")
+    assert target["overrides"]["optimizer.learning_rate"] == run["learning_rate"]["value"]
+    assert target["batch_tokens"] == pytest.approx(0.58 * target["tokens"]["value"] ** 0.571)
+    (rule,) = plan(law, [1e13], shape_for=LADDER)["targets"]
+    assert "scaling.sizes" in rule["learning_rate"]["source"]
+    assert rule["batch_tokens"] == sizes.TRAINING.batch_tokens
+    assert "optimizer.learning_rate" not in rule["overrides"]
+    with pytest.raises(PlanError, match="gives batch_tokens from tokens; needed is a law of lea"):
+        plan(law, [1e13], rates=batches)
+
+
+def test_the_plan_compares_two_of_each_from_its_first_run(law):
+    made = plan(law, [1e13, 2e13], shape_for=LADDER)
+    run = made["targets"][0]["run"]
+    assert made["comparison"]["base"]["params"] == run["params"]
+    names = [option["name"] for option in made["comparison"]["options"]]
+    assert names == ["2x the parameters", "2x the tokens", "2x the time"]
+    assert made["null_reasons"]["hours"] == "no machine was given"
+
+
+def test_a_critical_batch_far_from_where_it_was_measured_warns(law):
+    (target,) = plan(law, budget=machine(critical_batch="zhang_2025"))["targets"]
+    assert any("measured from 1.7e+09 to 2.4e+10 tokens" in text for text in target["warnings"])

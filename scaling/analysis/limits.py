@@ -1,0 +1,147 @@
+"""What the limits of a plan rest on, which of them bind, and why no run may be within them."""
+
+import math
+
+import numpy as np
+
+from scaling.analysis.allocation import Allocation, allocate
+from scaling.analysis.budget import LEAST, MOST, TIGHT, Budget
+from scaling.analysis.devices import HOUR
+from scaling.analysis.fitted import Law
+from scaling.analysis.forms import Form
+
+FAR = 100.0
+"""Beyond this factor over the largest budget fitted, small errors of the exponents dominate."""
+
+
+def assumptions(form: Form, budget: Budget) -> list[str]:
+    """What a plan takes for granted, in sentences."""
+    found = ["FLOPs of training are 6 params tokens"]
+    if budget.inference_tokens:
+        found.append(
+            f"FLOPs count the {budget.inference_tokens:.4g} tokens that the model will read and "
+            "write in its life too, at 2 params each (Sardana et al. 2024)"
+        )
+    machine = budget.machine
+    if machine is not None:
+        found.append(
+            f"{machine.chips} x {machine.name} compute {machine.utilization:.3g} of their peak of "
+            f"{machine.peak_flops:.4g} FLOP/s each, as long as each has {machine.tokens_per_chip} "
+            "tokens a step or more; with fewer a step takes no less time"
+        )
+    if machine is not None and machine.step_seconds:
+        found.append(f"a step takes {machine.step_seconds:.3g} s or more")
+    if machine is not None and machine.memory_bytes is not None:
+        found.append(
+            f"a chip of {machine.memory_bytes:.4g} bytes holds its share of 16 bytes a parameter "
+            "and the activations of its tokens, with each layer's computed again"
+        )
+    if budget.critical is not None:
+        found.append(
+            f"steps = (D/B_crit)(1 + B_crit/B) and tokens = D (1 + B/B_crit), with D what the law "
+            f"calls tokens: its runs were trained far below their critical batch; "
+            f"{budget.critical.name}"
+        )
+    elif budget.chooses_batch:
+        found.append("no critical batch was given: a larger batch is taken to cost no tokens")
+    if budget.unique_tokens is not None:
+        repeats = budget.repeats(form)
+        if "unique_tokens" in form.inputs:
+            found.append(f"{form.name} says what repeats of the unique tokens are worth")
+        elif repeats > 1:
+            found.append(
+                f"up to {repeats:g} epochs a repeated token counts as a fresh one, for all that "
+                f"{form.name} knows (Muennighoff et al. 2023: about so up to 4)"
+            )
+        else:
+            found.append(
+                f"no token is seen twice: {form.name} does not know what repeats are worth; fit a "
+                "data_constrained law, or allow some with --epochs"
+            )
+    return found
+
+
+def binding(form: Form, budget: Budget, run: Allocation) -> list[str]:
+    """The limits of which the run leaves less than 0.1%."""
+    low, high = budget.sizes
+    found = []
+    most = budget.most(form, run.params)
+    if "compute" in most and run.tokens >= (1 - TIGHT) * most["compute"]:
+        found.append("compute")
+    if budget.hours is not None and run.seconds >= (1 - TIGHT) * budget.hours * HOUR:
+        found.append("time")
+    if "unique data" in most and run.tokens >= (1 - TIGHT) * most["unique data"]:
+        found.append("unique data")
+    if low > LEAST and run.params <= (1 + TIGHT) * low:
+        found.append("smallest size")
+    if run.params >= (1 - TIGHT) * high:
+        found.append("largest size" if high == budget.params_high else "memory")
+    return found
+
+
+def warnings(law: Law, budget: Budget, run: Allocation, *, built: bool) -> list[str]:
+    """What to know before a run is paid for."""
+    found = []
+    fitted = [entry["flops"] for entry in law.diagnostics["residuals"]]
+    largest = max((flops for flops in fitted if flops is not None), default=math.inf)
+    flops = float(run.flops)
+    if flops > FAR * largest:
+        found.append(
+            f"{flops:.3g} FLOPs is {flops / largest:.3g} times the largest budget fitted "
+            f"({largest:.3g}): beyond {FAR:.0f} times the interval rests on the law's "
+            "form; train a budget in between first"
+        )
+    critical = budget.critical
+    if critical is not None and critical.measured is not None:
+        low, high = critical.measured
+        if not low <= run.useful <= high:
+            found.append(
+                f"the critical batch was measured from {low:.3g} to {high:.3g} tokens, and "
+                f"{float(run.useful):.3g} lie outside; measure it on runs of your own"
+            )
+    if not built:
+        found.append("no model that can be built keeps these limits near the best size")
+    return found
+
+
+def refusal(law: Law, budget: Budget, loss: float | None) -> str:
+    """Why there is no run: the limits against what they would leave, and the remedy."""
+    form, values = law.form, law.values
+    if loss is not None:
+        ends = np.asarray(MOST)
+        least = float(form.predict(values, budget.data(form, ends, ends)))
+        if loss <= least:
+            what = "on that data " if budget.unique_tokens is not None else ""
+            return (
+                f"a loss of {loss:.6g} lies below the floor of the law, {least:.6g} {what}at any "
+                f"size; aim above it, or change what is trained on"
+            )
+    if budget.limited:
+        best = allocate(form, values, budget)
+        if np.isfinite(best.loss):
+            return (
+                f"a loss of {loss:.6g} is out of reach within these limits: the best is "
+                f"{float(best.loss):.6g}, by {float(best.params):.4g} parameters on "
+                f"{float(best.tokens):.4g} tokens, where {_listed(binding(form, budget, best))} "
+                "ends; give more of that, or aim for a higher loss"
+            )
+    low, high = budget.sizes
+    batch = "" if budget.batch_tokens is None else f" in batches of {budget.batch_tokens:.6g}"
+    if low > LEAST:
+        told = "; ".join(
+            f"{name} leaves {max(float(tokens), 0):.4g} tokens"
+            for name, tokens in budget.most(form, np.asarray(low)).items()
+        )
+        return (
+            f"no size from {low:.4g} to {high:.4g} parameters can be trained{batch}: at the "
+            f"smallest {told or 'nothing limits the tokens'}; give more, or lower the size or the "
+            "batch"
+        )
+    return (
+        f"{form.name} has no best size within these limits: its loss falls to the end of the "
+        "sizes; give --max_params, or fit a law in which size and data trade"
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names) or "the budget"

@@ -1,0 +1,110 @@
+"""Twice the parameters, twice the tokens or twice the time: what each takes off the loss."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from scaling.analysis.allocation import Allocation, allocate, run_at
+from scaling.analysis.budget import Budget
+from scaling.analysis.devices import HOUR
+from scaling.analysis.fitted import Law
+from scaling.analysis.frontier import interval
+
+
+def compare(
+    law: Law,
+    params: float,
+    tokens: float,
+    *,
+    batch_tokens: float | None = None,
+    budget: Budget | None = None,
+    factor: float = 2.0,
+) -> dict[str, Any]:
+    """What `factor` times the parameters, the tokens, the compute (best split), or the chips do to
+    a run's loss.
+
+    Twice the parameters and twice the tokens each cost twice the compute; "2x the time" is the best
+    split of that, on the machine of the budget twice its hours. "2x the chips" is in the hours of
+    the base run. `tokens` are those that are seen, at `batch_tokens` (where None, see
+    `allocation.run_at`). The budget's limits on size and data hold for the time and the chips, and
+    `within_limits` says whether the others keep them; its FLOPs and hours do not count.
+
+    Returns:
+      base: params, tokens, flops, hours (null without a machine) and loss of the run. options: the
+      same of each, and its `change` of the loss with its 90% interval, paired: both losses by the
+      same bootstrap sample, the seed's noise left out. `best_in_samples` is the share of samples in
+      which it lowers the loss the most of those that cost as much.
+    """
+    budget = dataclasses.replace(budget or Budget(), flops=None, hours=None)
+    base = run_at(law.form, law.values, budget, params, tokens, batch_tokens=batch_tokens)
+    named = dict(_options(law, base, budget, factor))
+    drawn = {name: _sampled(law, budget, run) for name, run in named.items()}
+    before = _sampled(law, budget, base)
+    changes = {name: losses - before for name, losses in drawn.items()}
+    alike = [name for name in changes if "chips" not in name]
+    best = np.argmin([changes[name] for name in alike], axis=0)
+    options = []
+    for name, run in named.items():
+        share = float(np.mean(best == alike.index(name))) if name in alike else None
+        options.append(
+            {"name": name}
+            | _facts(run)
+            | {
+                "change": {
+                    "value": float(run.loss - base.loss),
+                    "interval_90": interval(changes[name]),
+                },
+                "best_in_samples": share,
+                "within_limits": _within(law, budget, run),
+            }
+        )
+    return {"base": _facts(base), "factor": factor, "options": options}
+
+
+def _options(
+    law: Law, base: Allocation, budget: Budget, factor: float
+) -> Iterator[tuple[str, Allocation]]:
+    form, values, times = law.form, law.values, f"{factor:g}x the"
+    params, tokens = float(base.params), float(base.tokens)
+    batch = float(base.batch_tokens)
+    for name, more in (("parameters", (factor, 1)), ("tokens", (1, factor))):
+        yield (
+            f"{times} {name}",
+            run_at(form, values, budget, more[0] * params, more[1] * tokens, batch_tokens=batch),
+        )
+    longer = dataclasses.replace(budget, flops=factor * float(base.spent))
+    wider = None
+    if budget.machine is not None:
+        hours = float(base.seconds) / HOUR
+        longer = dataclasses.replace(budget, hours=factor * hours)
+        machine = dataclasses.replace(budget.machine, chips=round(factor * budget.machine.chips))
+        wider = dataclasses.replace(budget, hours=hours, machine=machine)
+    for name, limits in ((f"{times} time", longer), (f"{times} chips", wider)):
+        best = None if limits is None else allocate(form, values, limits)
+        if best is not None and np.isfinite(best.loss):
+            yield name, best
+
+
+def _sampled(law: Law, budget: Budget, run: Allocation) -> Any:
+    given = budget.data(law.form, run.params, run.useful)
+    return law.form.predict(law.samples, given)
+
+
+def _within(law: Law, budget: Budget, run: Allocation) -> bool:
+    data = budget.most(law.form, run.params).get("unique data", np.inf)
+    low, high = budget.sizes
+    return bool(low <= run.params <= high and run.tokens <= data)
+
+
+def _facts(run: Allocation) -> dict[str, Any]:
+    seconds = float(run.seconds)
+    return {
+        "params": float(run.params),
+        "tokens": float(run.tokens),
+        "flops": float(run.flops),
+        "batch_tokens": float(run.batch_tokens),
+        "hours": None if np.isnan(seconds) else seconds / HOUR,
+        "loss": float(run.loss),
+    }
