@@ -69,12 +69,15 @@ def build(
     """
     form, values = law.form, law.values
     low, high = budget.sizes
+    if budget.flops is not None and budget.plain and loss is None:
+        nearest = shape_for(float(best.params), budget.flops)
+        if nearest is None:
+            return None
+        run = run_of(form, values, budget, np.asarray(float(nearest.params)))
+        run = with_tokens(form, values, budget, run, nearest.tokens)
+        return Built(run, nearest.params, nearest.tokens, dict(nearest.overrides))
     for shape in _near(best, shape_for):
         params = np.asarray(float(shape.params))
-        if budget.plain and loss is None:
-            run = run_of(form, values, budget, params)
-            run = with_tokens(form, values, budget, run, shape.tokens)
-            return Built(run, shape.params, shape.tokens, dict(shape.overrides))
         if not low <= shape.params <= high:
             continue
 

@@ -9,6 +9,9 @@ from scaling.analysis.budget import Budget, budget_of
 from scaling.analysis.fit import fit
 from scaling.analysis.shapes import build, on_the_ladder, whole_batch
 from scaling.architecture import LADDER
+from scaling.cells import architecture_of, resolve, size_of
+from scaling.config import load, override
+from scaling.sweep.study import nearest_shape
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,27 @@ def test_a_built_run_reaches_the_loss_that_was_asked_for(law):
     built = build(law, budget, best, shape_for=on_the_ladder(vocabulary=64), loss=loss, by="flops")
     assert built.allocation.loss <= loss * (1 + 1e-9)
     assert law.predict(built.params, built.tokens - 1000) > built.allocation.loss
+
+
+def test_flops_alone_are_handed_on_as_they_are(law):
+    budget = Budget(flops=1.1e13)
+    best = allocate(law.form, law.values, budget)
+    built = build(law, budget, best, shape_for=on_the_ladder(vocabulary=64), loss=None, by="flops")
+    assert built.overrides["budget.flops"] == 1.1e13
+    assert set(built.overrides) == {"model.width", "budget.flops"}
+    assert build(law, budget, best, shape_for=lambda *_: None, loss=None, by="flops") is None
+
+
+def test_the_overrides_of_a_built_run_resolve_to_its_numbers(law):
+    config = load("configs/quickstart.py").config
+    budget = machine()
+    best = allocate(law.form, law.values, budget)
+    built = build(law, budget, best, shape_for=nearest_shape(config), loss=None, by="time")
+    override(config, [f"{key}={value!r}" for key, value in built.overrides.items()])
+    cell = resolve(config)
+    assert cell.budget.tokens == built.tokens
+    assert cell.batch_tokens == built.overrides["batch_tokens"]
+    assert counts.parameters(size_of(cell), architecture_of(cell)).total == built.params
 
 
 @pytest.mark.parametrize(
