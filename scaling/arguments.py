@@ -1,6 +1,7 @@
 """What the verbs of the command line take."""
 
 import argparse
+import math
 from pathlib import Path
 
 CONFIG_HELP = "a Python config file (it is run as code), with its argument after a colon"
@@ -55,28 +56,42 @@ def runs(parser: argparse.ArgumentParser) -> None:
         "runs",
         type=Path,
         metavar="RUNS",
-        help="a folder of records, a .json or .jsonl, or a CSV with columns params, tokens, loss "
-        "(flops optional)",
+        help="a folder of records, a .json, .jsonl, .csv or .tsv; for most laws with columns "
+        "params, tokens, loss (any two of params, tokens, flops do, if params is one)",
     )
-    parser.add_argument("--law", default="chinchilla", help="which law to fit (default chinchilla)")
+    parser.add_argument(
+        "--law", default="chinchilla", metavar="NAME",
+        help="which law to fit (default chinchilla; a wrong name lists them all)",
+    )  # fmt: skip
     parser.add_argument(
         "--columns",
         default="",
         metavar="OURS=THEIRS,...",
-        help="names in the table, as in params=N,tokens=D,loss=final_loss",
+        help="names in the table, as in params=N,tokens=D,loss=final_loss,width=d_model; "
+        "tokens=billions*1e9 brings one to our unit",
     )
     parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
+        "--delta", type=_positive, metavar="DELTA",
+        help="where the Huber loss turns from square to straight, in log loss (default: 1.345 "
+        "robust standard deviations of the residuals; Hoffmann et al. took 1e-3; inf is least "
+        "squares)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--asymmetry", type=_times, default=1.0, metavar="TIMES",
+        help="how much worse a prediction above a run counts than one below (default 1): over 1 "
+        "fits the lower side of runs of which some were badly tuned",
+    )  # fmt: skip
+    parser.add_argument(
+        "--intervals", metavar="METHOD",
+        help="residual, case, series or seeds (default: by series where rows are checkpoints, by "
+        "case where runs are many, else by residual)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bootstrap", type=_two_or_more, default=1000, metavar="N",
         help="resamples for the intervals (default 1000)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--delta",
-        type=float,
-        metavar="DELTA",
-        help="threshold of the Huber loss (default: from the residuals)",
+        "--seed", type=_seed, default=0, metavar="N", help="of the resamples (default 0)"
     )
     parser.add_argument(
         "--out",
@@ -86,6 +101,38 @@ def runs(parser: argparse.ArgumentParser) -> None:
         help="where law.json goes (default: here)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a law.json that is there")
+
+
+def _positive(text: str) -> float:
+    return _number(text, float, least=0.0, over=True)
+
+
+def _times(text: str) -> float:
+    number = _positive(text)
+    if math.isinf(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return number
+
+
+def _two_or_more(text: str) -> int:
+    return int(_number(text, int, least=2))
+
+
+def _seed(text: str) -> int:
+    return int(_number(text, int, least=0))
+
+
+def _number(text: str, kind: type, *, least: float, over: bool = False) -> float:
+    """A number of a kind, at least (or over) `least`; argparse prints what is raised here."""
+    word = "a whole number" if kind is int else "a number"
+    try:
+        number: float = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {word}") from None
+    if not (number > least or (number == least and not over)):
+        limit = f"over {least:g}" if over else f"of {least:g} or more"
+        raise argparse.ArgumentTypeError(f"{text} is not {word} {limit}")
+    return number
 
 
 def plan(parser: argparse.ArgumentParser) -> None:

@@ -3,10 +3,11 @@ needs them."""
 
 import argparse
 import contextlib
+import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -213,6 +214,14 @@ def _compile_cache(wanted: bool) -> None:
         compile_cache.open_cache(compile_cache.default_folder())
 
 
+def _compile_cache_for_a_fit() -> None:
+    """The same, but a fit goes on without a cache, and says so."""
+    try:
+        _compile_cache(True)
+    except OSError as error:
+        print(f"fitting without a compile cache: {error}", file=sys.stderr)
+
+
 def _status(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -227,28 +236,61 @@ def _fit(options: argparse.Namespace) -> int:
 
     from scaling.analysis.evidence import Evidence
     from scaling.analysis.fit import fit
+    from scaling.analysis.intervals import METHODS
     from scaling.analysis.report import summarize
+    from scaling.analysis.rules import LAWS
     from scaling.files import write_json
     from scaling.runs import load
 
     path = options.out / "law.json"
     _refuse_existing(path, options)
-    runs = load(options.runs, columns=_columns(options.columns))
-    law = fit(runs, law=options.law, delta=options.delta, bootstrap=options.bootstrap)
+    columns = _columns(options.columns)
+    form = LAWS[_one_of("law", options.law, LAWS)]
+    if options.intervals is not None:
+        _one_of("intervals", options.intervals, METHODS)
+    runs = load(options.runs, columns=columns, needed=(*form.inputs, form.target))
+    _compile_cache_for_a_fit()
+    law = fit(
+        runs,
+        form.name,
+        delta=options.delta,
+        asymmetry=options.asymmetry,
+        intervals=options.intervals,
+        bootstrap=options.bootstrap,
+        seed=options.seed,
+    )
     console = Console()
     console.print(summarize(Evidence(law=law.to_json())))
-    console.print(f"  {write_json(path, law.to_json())}", highlight=False, soft_wrap=True)
+    read = ", ".join(f"{ours} from {theirs}" for ours, theirs in law.convention.items())
+    for line in (
+        f"Read {len(runs)} runs of {options.runs}: {read}.",
+        f"Parameters: {law.diagnostics['identifiability']['verdict']}.",
+        f"Intervals: {law.bootstrap['n']} refits; {law.bootstrap['method']}.",
+        f"  {write_json(path, law.to_json())}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
+def _one_of(option: str, found: str, known: Collection[str]) -> str:
+    """The value, if it is known; otherwise an error that names the nearest."""
+    if found in known:
+        return found
+    near = difflib.get_close_matches(found, known, 3, 0.5)
+    hint = f" did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(f"--{option}={found} is unknown;{hint} use one of {', '.join(known)}")
+
+
 def _columns(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
-    for ours, equals, theirs in pairs:
+    found: dict[str, str] = {}
+    for pair in filter(None, text.split(",")):
+        ours, equals, theirs = (part.strip() for part in pair.partition("="))
         if not (ours and equals and theirs):
-            raise ValueError(
-                f"--columns has {ours + equals + theirs!r}; write --columns params=N,tokens=D"
-            )
-    return {ours: theirs for ours, _, theirs in pairs}
+            raise ValueError(f"--columns has {pair!r}; write --columns params=N,tokens=D")
+        if ours in found:
+            raise ValueError(f"--columns maps {ours} to {found[ours]} and to {theirs}; leave one")
+        found[ours] = theirs
+    return found
 
 
 def _refuse_existing(path: Path, options: argparse.Namespace) -> None:
@@ -352,7 +394,8 @@ VERBS = {
     ),
     "fit": Verb(
         "fit a law to anybody's runs and write law.json",
-        "scaling fit runs.csv --columns params=N,tokens=D,loss=final_loss --out=fits",
+        "scaling fit runs.csv --columns params=N,tokens=D,loss=final_loss --out=fits\n"
+        "  scaling fit tasks.csv --law=accuracy --columns accuracy=hellaswag --out=fits",
         arguments.runs,
         _fit,
     ),

@@ -1,5 +1,7 @@
 """The command line as a user meets it."""
 
+import json
+import math
 import subprocess
 import sys
 import time
@@ -49,8 +51,16 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
         (["quickstart", "--config=nowhere.py"], "no config file 'nowhere.py'"),
         (["status", "--config.seed=1", "x"], "status takes no config"),
         (["status", "nowhere"], "no study.json"),
-        (["report", "nowhere"], "no readable record"),
+        (["report", "nowhere"], "readable record"),
         (["fit", "nowhere"], "no file or folder nowhere"),
+        (["fit", "x", "--law=chinchila"], "did you mean chinchilla or chinchilla_tied?"),
+        (["fit", "x", "--intervals=boot"], "use one of residual, case, series, seeds"),
+        (["fit", "x", "--columns=params"], "--columns has 'params'; write --columns params=N"),
+        (["fit", "x", "--columns=loss=a,loss=b"], "maps loss to a and to b; leave one"),
+        (["fit", "x", "--bootstrap=1"], "--bootstrap: 1 is not a whole number of 2 or more"),
+        (["fit", "x", "--delta=0"], "--delta: 0 is not a number over 0"),
+        (["fit", "x", "--asymmetry=inf"], "--asymmetry: inf is not a finite number"),
+        (["fit", "x", "--seed=a"], "--seed: 'a' is not a whole number"),
         (["plan", "nowhere.json", "--flops=1e21"], "nowhere.json"),
         (["plan", "nowhere.json"], "--flops"),
         (["train", "--config=configs/quickstart.py"], "--workdir"),
@@ -73,7 +83,65 @@ def test_fit_reads_a_foreign_table_by_its_own_column_names(tmp_path: Path) -> No
     result = scaling("fit", str(tmp_path / "runs.csv"), columns, f"--out={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert "alpha" in result.stdout
-    assert (tmp_path / "law.json").exists()
+    assert "params from N, tokens from D, loss from final" in result.stdout
+    assert "identified: the runs determine every parameter" in result.stdout
+    before = (tmp_path / "law.json").read_bytes()
+    again = scaling("fit", str(tmp_path / "runs.csv"), columns, f"--out={tmp_path}")
+    assert again.returncode == 2
+    assert "use --out=DIR for another place, or --overwrite" in again.stderr
+    assert (tmp_path / "law.json").read_bytes() == before
+
+
+def test_fit_of_another_law_needs_its_columns_alone_and_passes_every_option_on(
+    tmp_path: Path,
+) -> None:
+    accuracies = [0.9 - 0.65 / (1 + math.exp(-3 * (2 + x / 10 - 2.8))) for x in range(20)]
+    rows = [f"{2 + x / 10},{100 * y:.2f}" for x, y in enumerate(accuracies)]
+    (tmp_path / "tasks.csv").write_text("\n".join(["nats,hellaswag", *rows]))
+    result = scaling(
+        "fit", str(tmp_path / "tasks.csv"), "--law=accuracy", "--delta=inf", "--asymmetry=2",
+        "--columns=loss=nats,accuracy=hellaswag*0.01", "--intervals=case", "--bootstrap=30",
+        "--seed=5", f"--out={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    law = json.loads((tmp_path / "law.json").read_text())
+    assert law["params"]["x_0"] == pytest.approx(2.8, abs=0.01)
+    assert law["convention"] == {"loss": "nats", "accuracy": "hellaswag*0.01"}
+    assert (law["objective"]["delta"], law["objective"]["asymmetry"]) == (None, 2)
+    assert (law["bootstrap"]["kind"], law["bootstrap"]["n"]) == ("case", 30)
+    assert law["bootstrap"]["seed"] == 5
+    assert law["diagnostics"]["residuals"][0]["params"] is None
+
+
+def test_warnings_of_the_table_go_with_the_law(tmp_path: Path) -> None:
+    lines = CSV.splitlines()
+    (tmp_path / "runs.csv").write_text("\n".join([*lines, lines[3], "7e6,1e9,"]))
+    columns = "--columns=params=N,tokens=D,loss=final"
+    result = scaling(
+        "fit", str(tmp_path / "runs.csv"), columns, "--bootstrap=20", f"--out={tmp_path}"
+    )
+    assert result.returncode == 0, result.stderr
+    first, second, *_ = json.loads((tmp_path / "law.json").read_text())["diagnostics"]["warnings"]
+    assert first == "1 run was left out: row 12 (final is empty)"
+    assert second.startswith("every number of row 11 is that of row 4")
+    assert "Warning: 1 run was left out" in result.stdout
+
+
+def test_a_second_fit_finds_what_the_first_compiled(
+    tmp_path: Path, user_environment: dict[str, str]
+) -> None:
+    (tmp_path / "runs.csv").write_text(CSV)
+    environment = user_environment | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [
+        sys.executable, "-m", "scaling", "fit", str(tmp_path / "runs.csv"), "--bootstrap=20",
+        "--columns=loss=final", f"--out={tmp_path}", "--overwrite",
+    ]  # fmt: skip
+    made = []
+    for _ in range(2):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        made.append({path.name for path in (tmp_path / "cache").rglob("*-cache")})
+    assert made[0]
+    assert made[1] == made[0]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +157,18 @@ def test_fit_reads_a_foreign_table_by_its_own_column_names(tmp_path: Path) -> No
             "size",
         ),
         ("", "no runs"),
+        (
+            "params,tokens,loss\n" + "".join(f"{n}e8,{20 * n},3\n" for n in range(1, 9)),
+            "tokens is 20 to 160 in all 8 rows",
+        ),
+        (
+            "params,tokens,flops,loss\n" + "".join(f"{n}e8,2e9,{n}e5,3\n" for n in range(1, 9)),
+            "times 6 * params * tokens in all 8 runs",
+        ),
+        (
+            "params,tokens,loss\n" + "".join(f"{n}e8,2e9,3\n" for n in range(1, 9)) + "7,2e9,3",
+            "params is 7 to 7 in row 10",
+        ),
     ],
 )
 def test_a_bad_table_is_refused_with_the_row_and_writes_nothing(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.records import BadTable
+from scaling.runs.names import option
 from scaling.runs.sources import at
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def refuse(runs: "Runs", places: Sequence[str]) -> None:
     if per < FEWEST_TOKENS_PER_PARAMETER or per > MOST_TOKENS_PER_PARAMETER:
         name = "tokens" if per < 1 else "params"
         values, theirs = getattr(runs, name), runs.convention.get(name, name)
-        remedy = f"--columns {name}={theirs}*1e6 (or *1e9)"
+        remedy = f"{option(**{name: f'{theirs}*1e6'})} (or 1e9)"
         if " / " in theirs:  # they follow from flops
-            remedy = "--columns flops=NAME*FACTOR"
+            remedy = option(flops="NAME*FACTOR")
         raise BadTable(
             f"{name} is {values.min():.3g} to {values.max():.3g} in all {len(runs)} rows, and the "
             f"middle one has {per:.2g} tokens per parameter: if these are millions or billions, "
@@ -73,7 +74,7 @@ def refuse(runs: "Runs", places: Sequence[str]) -> None:
         if over.any():
             raise BadTable(
                 f"{name} is above 1 in {_at(over, places)}, and must be a share; if these are per "
-                f"cent, use --columns {name}={runs.convention.get(name, name)}*0.01"
+                f"cent, use {option(**{name: f'{runs.convention.get(name, name)}*0.01'})}"
             )
 
 
@@ -100,14 +101,14 @@ def _explain(runs: "Runs", ratio: Array, far: Mask) -> str:
     middle = float(np.median(ratio))
     flops = runs.convention.get("flops", "flops")
     if abs(math.log10(middle * PF_DAY)) < 0.7:
-        return f"it looks like PF-days; if so, use --columns flops={flops}*{PF_DAY:g}"
+        return f"it looks like PF-days; if so, use {option(flops=f'{flops}*{PF_DAY:g}')}"
     power = 3 * round(math.log10(middle) / 3)
     if power > 0 and abs(math.log10(middle) - power) < 0.7:
         name = "tokens" if np.median(runs.tokens / runs.params) < 1 else "params"
         theirs = runs.convention.get(name, name)
         unit = {3: "thousands", 6: "millions", 9: "billions"}.get(power, f"units of 1e{power}")
-        return f"{name} looks like {unit}; if so, use --columns {name}={theirs}*1e{power}"
-    return f"one is in another unit; use --columns flops={flops}*FACTOR, or mend the table"
+        return f"{name} looks like {unit}; if so, use {option(**{name: f'{theirs}*1e{power}'})}"
+    return f"one is in another unit; use {option(flops=f'{flops}*FACTOR')}, or mend the table"
 
 
 def doubts(runs: "Runs") -> list[str]:
@@ -128,8 +129,8 @@ def _copies(runs: "Runs") -> list[str]:
     if not copies.any():
         return []
     return [
-        f"{_at(copies, runs.run_id)} repeat {_at(first[copies], runs.run_id)} in every number: a "
-        "copy counts as a second measurement, so that intervals come out too narrow; remove "
+        f"every number of {_at(copies, runs.run_id)} is that of {_at(first[copies], runs.run_id)}: "
+        "a copy counts as a second measurement, so that intervals come out too narrow; remove "
         "copies, or give repeats a column `seed`"
     ]
 
@@ -168,10 +169,11 @@ def _small(runs: "Runs") -> list[str]:
     found = []
     for name, values, least in (("params", runs.params, 1e4), ("tokens", runs.tokens, 1e5)):
         if values.max() < least:
+            remedy = option(**{name: f"{runs.convention.get(name, name)}*1e6"})
             found.append(
                 f"{name} is {values.min():.3g} to {values.max():.3g}, less than any language "
-                f"model has: if these are millions or billions, use --columns "
-                f"{name}={runs.convention.get(name, name)}*1e6 or *1e9, else plans will be wrong"
+                f"model has: if these are millions (or billions), use {remedy} (or 1e9), else "
+                "plans will be wrong"
             )
     per = float(np.median(runs.tokens / runs.params))
     if per < 1e-3 or per > 1e5:
@@ -190,12 +192,12 @@ def _losses(runs: "Runs") -> list[str]:
             f"the middle loss is {middle:.3g}, more than a uniform guess costs in nats per token: "
             "if these are perplexities, fit their logarithms"
         )
-    name = runs.convention.get("loss", "")
+    name = runs.convention.get("loss", "loss")
     bits = any(part in name.lower() for part in ("bit", "bpb", "bpc", "bpt", "bpw"))
     if bits:
         found.append(
             f"loss is read from {name}, which seems to be in bits: the law is then in bits too, "
-            f"and 1.44 times one in nats; --columns loss={name}*{NATS_PER_BIT:.4f} gives nats"
+            f"and 1.44 times one in nats; {option(loss=f'{name}*{NATS_PER_BIT:.4f}')} gives nats"
         )
     else:
         times = _against_published(runs)
@@ -203,7 +205,7 @@ def _losses(runs: "Runs") -> list[str]:
             found.append(
                 f"losses are {times:.2f} times what models of these sizes and tokens have in nats "
                 "per token of text (published tables: 1.0 to 1.24), and bits would be 1.44 times "
-                f"or more: if they are bits, --columns loss=NAME*{NATS_PER_BIT:.4f} gives nats"
+                f"or more: if they are bits, {option(loss=f'{name}*{NATS_PER_BIT:.4f}')} gives nats"
             )
         elif times < 0.55:
             found.append(
@@ -237,9 +239,9 @@ def _untuned(runs: "Runs") -> list[str]:
     if not untuned.any():
         return []
     return [
-        f"{int(untuned.sum())} of {len(runs)} runs are marked as not tuned: "
-        f"{_at(untuned, runs.run_id)}; they lie above the law of tuned runs, so leave them out, or "
-        "fit the lower side of the runs with --asymmetry"
+        f"marked as not tuned: {int(untuned.sum())} of {len(runs)} runs "
+        f"({_at(untuned, runs.run_id)}); they lie above the law of tuned runs, so leave them out, "
+        "or fit the lower side of the runs with --asymmetry"
     ]
 
 
@@ -263,10 +265,10 @@ def _worse(runs: "Runs") -> list[str]:
     if not worse.any():
         return []
     return [
-        f"{int(worse.sum())} of {len(runs)} runs have a loss over 5% above that of a run with no "
-        f"more size, tokens, or anything else: {_at(worse, runs.run_id)}; no law explains that, "
-        "but bad tuning, a rate not yet cooled down, data seen too often, or divergence may: leave "
-        "them out, or fit the lower side of the runs with --asymmetry"
+        "a loss over 5% above that of a run with no more size, tokens, or anything else: "
+        f"{int(worse.sum())} of {len(runs)} runs ({_at(worse, runs.run_id)}); no law explains "
+        "that, but bad tuning, a rate not yet cooled down, data seen too often, or divergence may: "
+        "leave them out, or fit the lower side of the runs with --asymmetry"
     ]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,6 +83,12 @@ class Named(NamedTuple):
         return self.column if self.factor == 1 else f"{self.column}*{self.factor:g}"
 
 
+def option(**columns: str) -> str:
+    """What to type to map columns, quoted where a shell would read it otherwise."""
+    pairs = ",".join(f"{ours}={theirs}" for ours, theirs in columns.items())
+    return f"--columns {shlex.quote(pairs)}"
+
+
 class Resolved(NamedTuple):
     """Which column of the source stands behind each of ours; what could not be told, in words."""
 
@@ -125,12 +132,12 @@ def resolve(
         elif spelled and ours in needed:
             raise BadTable(
                 f"{source} has {' and '.join(spelled)}, which could each be {ours}; say which with "
-                f"--columns {ours}={spelled[0]}"
+                f"{option(**{ours: spelled[0]})}"
             )
         elif spelled:
             notes.append(
                 f"{' and '.join(spelled)} could each be {ours}, and neither was taken; say which "
-                f"with --columns {ours}={spelled[0]}"
+                f"with {option(**{ours: spelled[0]})}"
             )
     return Resolved(names, notes)
 
@@ -141,12 +148,12 @@ def missing(
     """The error for columns that are not there, {ours: theirs}, with the nearest that are free."""
     free = [name for name in found if name not in (*taken, *COLUMNS)]
     near = {
-        ours: difflib.get_close_matches(theirs, free, 1, 0.3) for ours, theirs in absent.items()
+        ours: next(iter(difflib.get_close_matches(theirs, free, 1, 0.3)), "NAME")
+        for ours, theirs in absent.items()
     }
-    remedy = ",".join(f"{ours}={near[ours][0] if near[ours] else 'NAME'}" for ours in absent)
     return BadTable(
         f"{source} has no column {' and no column '.join(absent.values())}; found "
-        f"{', '.join(found)}; name the right ones with --columns {remedy}"
+        f"{', '.join(found)}; name the right ones with {option(**near)}"
     )
 
 

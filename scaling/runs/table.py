@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scaling.records import BadTable
 from scaling.runs.doubts import doubts
-from scaling.runs.names import FOLLOWS
+from scaling.runs.names import FOLLOWS, option
 from scaling.runs.sources import at
 
 Array = NDArray[np.float64]
@@ -85,7 +85,7 @@ class Runs:
         if name not in columns:
             raise BadTable(
                 f"the runs have no column {name}; found {', '.join(columns)}; name the source's "
-                f"with --columns {name}=NAME"
+                f"with {option(**{name: 'NAME'})}"
             )
         found = columns[name]
         empty = np.flatnonzero(np.isnan(found))

@@ -82,7 +82,7 @@ def test_records_bring_what_laws_use_and_the_shape_of_the_model(tmp_path):
         "tuned": [0, 1], "tokens_per_parameter": [20, 20],
     }.items():  # fmt: skip
         np.testing.assert_array_equal(runs.column(name), expected, err_msg=name)
-    assert any("1 of 2 runs are marked as not tuned: a" in text for text in runs.warnings)
+    assert any("marked as not tuned: 1 of 2 runs (a)" in text for text in runs.warnings)
 
 
 def test_another_count_of_parameters_takes_its_own_flops(tmp_path):
