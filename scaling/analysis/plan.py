@@ -32,9 +32,10 @@ SAME_RUN = 0.01
 class Aim:
     """A loss to reach.
 
-    `samples` are one for each bootstrap sample of the law, or any number to draw from, where the
-    loss is itself uncertain: what an accuracy asks for, by a law of the task. `name` says what it
-    stands for, such as "85% on the task".
+    `samples` are the same of the bootstrap samples of a law, where the loss is itself uncertain:
+    what an accuracy asks for, by a law of the task (`Chain.loss_for` of `scaling.analysis.chain`
+    gives both). Sample i goes with sample i of the law of the loss, NaN where none does it. `name`
+    says what it stands for, such as "85% on the task".
     """
 
     loss: float
@@ -79,7 +80,7 @@ def plan(
         positive("a budget of FLOPs", one)
     aims = [aim if isinstance(aim, Aim) else Aim(loss=float(aim)) for aim in losses]
     for aim in aims:
-        positive("a loss to reach", aim.loss)
+        positive(f"the loss to reach{f' for {aim.name}' if aim.name else ''}", aim.loss)
     asked: list[tuple[Budget, Aim | None]] = [
         (dataclasses.replace(budget, flops=float(one)), None) for one in flops
     ]
@@ -179,7 +180,7 @@ class _Planner:
 
     def _rate(self, run: Allocation) -> dict[str, Any]:
         if self.rates is None:
-            source = "scaling.sizes: one rate for all widths, of Muon's matrices"
+            source = "scaling.sizes: Muon's rate for every width, tried from 16 to 88 alone"
             return {"value": sizes.TRAINING.matrix_rate, "source": source}
         source = f"fitted {self.rates.law}: {self.rates.form.equation}"
         return {"value": _ruled(self.rates, "learning_rate", run), "source": source}
@@ -220,10 +221,9 @@ def _paired(aim: Aim, samples: int) -> Array | float:
     """A loss for each of the law's samples."""
     if aim.samples is None:
         return aim.loss
+    # Where there are fewer, the first ones still belong together.
     drawn = np.asarray(aim.samples, np.float64)
-    if len(drawn) == samples:
-        return drawn
-    return np.random.default_rng(0).choice(drawn, samples)
+    return drawn[np.arange(samples) % len(drawn)]
 
 
 def _quantity(value: Array, drawn: Array) -> dict[str, Any] | None:
@@ -244,9 +244,7 @@ def _loss(law: Law, budget: Budget, run: Allocation) -> dict[str, Any]:
 def _asked(budget: Budget, aim: Aim | None, by: Cost) -> dict[str, Any]:
     """The limits as they were given."""
     limits = ("flops", "hours", "unique_tokens", "epochs", "inference_tokens", "params_high")
-    asked: dict[str, Any] = {
-        name: value for name in limits if (value := getattr(budget, name)) is not None
-    }
+    asked: dict[str, Any] = {name: value for name in limits if (value := getattr(budget, name))}
     if budget.critical is not None:
         asked["critical_batch"] = budget.critical.name
     if aim is not None:

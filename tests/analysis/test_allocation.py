@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scaling.analysis.allocation import allocate, cheapest, lowest, run_at, run_of
+from scaling.analysis.allocation import allocate, cheapest, run_at, run_of
 from scaling.analysis.batches import critical
 from scaling.analysis.budget import Budget
 from scaling.analysis.devices import HOUR, Machine, PlanError
@@ -243,14 +243,3 @@ def test_a_target_that_only_just_fits_the_limits_is_found():
     best = allocate(CHINCHILLA, SARDANA, Budget(flops=1e21))
     found = cheapest(CHINCHILLA, SARDANA, float(best.loss) * (1 + 1e-9), Budget(flops=1e21))
     assert found.params == pytest.approx(float(best.params), rel=0.01)
-
-
-def test_the_search_finds_a_smooth_minimum_to_1e_8_and_a_kink_to_1e_4():
-    low, high = np.array([-50.0, -50.0]), np.array([50.0, 60.0])
-    at = np.array([3.14159, -17.7])
-    np.testing.assert_allclose(lowest(lambda x: (x - at) ** 2, low, high), at, atol=1e-8)
-    kink = lowest(lambda x: np.maximum(x - at, 3 * (at - x)), low, high)
-    np.testing.assert_allclose(kink, at, atol=1e-4)
-    ends = lowest(lambda x: x * np.array([1.0, -1.0]), low, high)
-    np.testing.assert_allclose(ends, [-50, 60])
-    assert np.isnan(lowest(lambda x: x * np.nan, low, high)).all()

@@ -175,7 +175,7 @@ def test_a_loss_is_reached_at_the_least_cost_and_comes_back_as_its_budget(law):
     assert target["flops"] == pytest.approx(5e12, rel=1e-5)
     assert target["params"]["value"] == pytest.approx(float(law.optimum(5e12).params), rel=0.01)
     assert target["asked"] == {
-        "inference_tokens": 0.0, "loss": loss, "name": None, "cheapest_by": "flops"
+        "loss": loss, "name": None, "cheapest_by": "flops"
     }  # fmt: skip
     assert target["run"]["loss"]["value"] <= loss * (1 + 1e-9)
     low, high = target["flops_lifetime"]["interval_90"]
@@ -195,6 +195,15 @@ def test_an_uncertain_aim_widens_the_sizes(law):
         spans = [np.log(t["params"]["interval_90"][1] / t["params"]["interval_90"][0])
                  for t in (wide, sharp)]  # fmt: skip
         assert spans[0] > 1.5 * spans[1]
+
+
+def test_an_aim_that_some_samples_never_reach_says_in_how_many_it_is_reached(law):
+    loss = float(law.optimum(5e12).loss)
+    samples = np.where(np.arange(len(law.samples)) % 4 == 0, np.nan, loss)
+    (target,) = plan(law, losses=[Aim(loss=loss, samples=samples)])["targets"]
+    assert target["reached_in_samples"] == pytest.approx(0.75)
+    with pytest.raises(PlanError, match="the loss to reach for 99% on the task is nan"):
+        plan(law, losses=[Aim(loss=float("nan"), name="99% on the task")])
 
 
 def test_a_loss_below_the_floor_or_beyond_the_limits_is_refused_with_the_numbers(law):
