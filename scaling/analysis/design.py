@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scaling.analysis.devices import PlanError, positive
 from scaling.analysis.fitted import Law, inputs_of
 from scaling.analysis.forms import Array
+from scaling.analysis.shapes import ShapeFor
 from scaling.analysis.solver import Problem
 from scaling.runs import Runs
 
@@ -34,13 +35,15 @@ PASSES = 10
 class Cells:
     """Runs that could be trained: sizes, tokens and costs [cells], in any unit of the budget's.
 
-    `others` are the law's further inputs, such as unique_tokens.
+    `others` are the law's further inputs, such as unique_tokens; `overrides` are those of the
+    config that train each.
     """
 
     params: Array
     tokens: Array
     cost: Array
     others: Mapping[str, Array] = field(default_factory=dict)
+    overrides: tuple[Mapping[str, Any], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.params)
@@ -73,6 +76,59 @@ def grid_of(
         raise PlanError(f"{law.law} has no optimal size at these budgets; give cells of your own")
     params = best * np.tile(np.geomspace(1 / reach, reach, sizes), budgets)
     return Cells(params=params, tokens=flops / 6 / params, cost=flops)
+
+
+def built(cells: Cells, shape_for: ShapeFor) -> Cells:
+    """The nearest models that can be built, each once; the cost becomes 6 params tokens.
+
+    Raises:
+      PlanError: there are none.
+    """
+    shapes = {}
+    for params, flops in zip(cells.params, 6 * cells.params * cells.tokens, strict=True):
+        shape = shape_for(float(params), float(flops))
+        if shape is not None:
+            shapes[shape.params, shape.tokens] = shape
+    if not shapes:
+        raise PlanError("no model that can be built is near these cells; give others")
+    found = list(shapes.values())
+    params, tokens = (np.array([getattr(s, name) for s in found], np.float64)
+                      for name in ("params", "tokens"))  # fmt: skip
+    return Cells(
+        params=params, tokens=tokens, cost=6 * params * tokens,
+        overrides=tuple(shape.overrides for shape in found),
+    )  # fmt: skip
+
+
+def next_runs(
+    law: Law,
+    *,
+    flops: float,
+    params: float,
+    tokens: float,
+    shape_for: ShapeFor | None = None,
+    criterion: Criterion = "variance",
+    most_repeats: int | None = 3,
+    most_runs: int | None = None,
+) -> dict[str, Any]:
+    """The `next_runs` object of plan.json for so many `flops` to spend: `describe` of the choice
+    among `grid_of` the law, from the least compute that it was fitted to.
+
+    Raises:
+      PlanError: see `choose`.
+    """
+    fitted = [entry["flops"] for entry in law.diagnostics["residuals"] if entry["flops"]]
+    if not fitted:
+        raise PlanError("law.json does not hold the compute of its runs; use choose and describe")
+    positive("the budget for the next runs", flops)
+    cells = grid_of(law, least_flops=min(*fitted, flops), most_flops=flops, budgets=8)
+    if shape_for is not None:
+        cells = built(cells, shape_for)
+    design = choose(
+        law, cells, budget=flops, params=params, tokens=tokens, criterion=criterion,
+        most_repeats=most_repeats, most_runs=most_runs,
+    )  # fmt: skip
+    return describe(law, cells, design, params=params, tokens=tokens) | {"criterion": criterion}
 
 
 def choose(
@@ -165,6 +221,7 @@ def describe(
                 "params": float(cells.params[i]),
                 "tokens": float(cells.tokens[i]),
                 **{name: float(values[i]) for name, values in cells.others.items()},
+                "overrides": {} if cells.overrides is None else dict(cells.overrides[i]),
                 "cost": float(cells.cost[i]),
                 "runs": int(design.counts[i]),
             }

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from scaling.analysis.design import Cells, choose, describe, grid_of
+from scaling.analysis.design import Cells, choose, describe, grid_of, next_runs
 from scaling.analysis.devices import PlanError
 from scaling.analysis.fit import fit
+from scaling.analysis.shapes import on_the_ladder
 from scaling.files import encode
 from scaling.runs import Runs
 
@@ -157,3 +158,17 @@ def test_a_cap_on_repeats_spreads_the_money_and_costs_some_certainty(law, known,
     assert free.counts.max() > 2
     assert capped.counts.max() == 2
     assert free.after < capped.after < free.before
+
+
+def test_the_next_runs_can_be_built_and_paid_for(law, target):
+    shapes = on_the_ladder(vocabulary=64)
+    told = next_runs(law, flops=1e13, shape_for=shapes, **target)
+    assert json.loads(encode(told)) == told
+    assert 0.5e13 < told["cost"] <= 1e13 * (1 + 1e-9)
+    for cell in told["cells"]:
+        shape = shapes(cell["params"], cell["overrides"]["budget.flops"])
+        assert (cell["params"], cell["tokens"]) == (shape.params, shape.tokens)
+        assert cell["runs"] <= 3
+    assert told["criterion"] == "variance"
+    now, expected = (told[key]["interval_90"] for key in ("now", "expected"))
+    assert now[0] < expected[0] < told["target"]["loss"] < expected[1] < now[1]
