@@ -125,6 +125,8 @@ def resolve(
             for theirs in found
             if theirs not in taken and _plain(theirs) in (ours, *SPELLINGS.get(ours, ()))
         ]
+        # A letter may be anything where a whole word says it.
+        spelled = [theirs for theirs in spelled if len(theirs) > 1] or spelled
         if ours in found:
             names[ours] = Named(ours)
         elif len(spelled) == 1:

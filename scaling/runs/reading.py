@@ -10,7 +10,7 @@ import numpy as np
 from scaling.records import BadTable
 from scaling.runs.doubts import refuse
 from scaling.runs.names import COUNTS, FOLLOWS, RECORD_COLUMNS, TEXTS, Named, missing, resolve
-from scaling.runs.sources import Row, at, rows_of
+from scaling.runs.sources import Columns, Row, at, name_of, rows_of
 from scaling.runs.table import Array, Dropped, Runs
 
 NEEDED = ("params", "tokens", "loss")
@@ -24,12 +24,13 @@ TRUTHS = {"true": 1, "yes": 1, "false": 0, "no": 0}
 
 
 def load(
-    source: str | Path,
+    source: str | Path | Columns,
     *,
     columns: Mapping[str, str] | None = None,
     needed: Collection[str] = NEEDED,
 ) -> Runs:
-    """Load runs from a folder of records (or one that holds `records/`), .json, .jsonl, .csv, .tsv.
+    """Load runs from a folder of records (or one that holds `records/`), a .json, .jsonl, .csv or
+    .tsv, or columns at hand: a pandas DataFrame, or a dict of arrays.
 
     `columns` maps our names (`scaling.runs.COLUMNS`; run_id, series, status) to the source's, as in
     {"params": "N", "loss": "final_loss"}; NAME*FACTOR brings a column to our unit, as in {"tokens":
@@ -52,15 +53,15 @@ def load(
         not a positive finite number, a run id used twice, malformed JSON, or numbers that
         contradict each other as no convention does (`scaling.runs.doubts.refuse`).
     """
-    path, mapped = Path(source), dict(columns or {})
-    rows = rows_of(path)
+    title, mapped = name_of(source), dict(columns or {})
+    rows = rows_of(source)
     is_record = all({"params_total", "flops_6nd"} <= row.cells.keys() for row in rows)
     if is_record:
         rows = [_with_shape(row) for row in rows]
     found = list(dict.fromkeys(key for row in rows for key in row.cells))
-    names, notes = _names(found, mapped, needed, path, is_record=is_record)
+    names, notes = _names(found, mapped, needed, title, is_record=is_record)
     texts = {name: names.pop(name).column for name in TEXTS if name in names}
-    run_ids = _run_ids(rows, texts, path)
+    run_ids = _run_ids(rows, texts, title)
 
     required = {n for n in names if n in needed or n in mapped}
     required |= {n for of in set(needed) - set(names) for n in FOLLOWS[of] if n in names}
@@ -74,8 +75,8 @@ def load(
             kept.append((row, run_id))
     if not kept:
         left = at([f"{run_id} ({reason})" for run_id, reason in dropped])
-        raise BadTable(f"{path} holds no run that can be used: {left}")
-    arrays = _arrays([row for row, _ in kept], names, required, path)
+        raise BadTable(f"{title} holds no run that can be used: {left}")
+    arrays = _arrays([row for row, _ in kept], names, required, title)
     series = mapped.get("series") or _series([row for row, _ in kept], found, arrays)
     convention = _convention(arrays, names, series, is_record=is_record)
     _derive(arrays)
@@ -105,7 +106,7 @@ def _names(
     found: Sequence[str],
     mapped: dict[str, str],
     needed: Collection[str],
-    source: Path,
+    source: str,
     *,
     is_record: bool,
 ) -> tuple[dict[str, Named], list[str]]:
@@ -134,7 +135,7 @@ def _names(
     return names, notes
 
 
-def _run_ids(rows: Sequence[Row], texts: Mapping[str, str], source: Path) -> list[str]:
+def _run_ids(rows: Sequence[Row], texts: Mapping[str, str], source: str) -> list[str]:
     column = texts.get("run_id")
     if column is None:
         for name in NAMES_OF_RUNS:
@@ -177,7 +178,7 @@ def _reason(row: Row, status_column: str, required: Iterable[Named]) -> str:
 
 
 def _arrays(
-    rows: Sequence[Row], names: Mapping[str, Named], required: Collection[str], source: Path
+    rows: Sequence[Row], names: Mapping[str, Named], required: Collection[str], source: str
 ) -> dict[str, Array]:
     """Every column of numbers; one that is not required is left out where a cell is text."""
     arrays, problems = {}, []

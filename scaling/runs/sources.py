@@ -6,9 +6,12 @@ Nothing is made of the cells here: a row is what stood there, and where.
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from scaling.records import BadTable, parse, read, read_text
 
@@ -22,23 +25,35 @@ class Row(NamedTuple):
     cells: Mapping[str, Any]
 
 
-def rows_of(path: Path) -> list[Row]:
-    """The rows of a folder of records (or one that holds `records/`), .json, .jsonl, .csv or .tsv.
+class Columns(Protocol):
+    """Columns by name, such as a pandas DataFrame or a dict of arrays."""
+
+    def keys(self) -> Iterable[str]: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def rows_of(source: str | Path | Columns) -> list[Row]:
+    """The rows of a folder of records (or one that holds `records/`), .json, .jsonl, .csv, .tsv, or
+    of columns at hand, where NaN is an empty cell and rows count from 0.
 
     A .json holds a list of objects, one object, or an object of columns, as pandas writes them.
 
     Raises:
-      BadTable: no such source, an unknown kind of file, no rows, malformed JSON, rows that differ
-        in length from the header.
+      BadTable: no such source, an unknown kind of file, no rows, malformed JSON, rows or columns
+        that differ in length.
     """
-    if not path.exists():
-        raise BadTable(
-            f"no file or folder {path}; give a folder of records, a .json, .jsonl, .csv or .tsv"
-        )
-    rows = list(_rows(path))
+    rows = list(_rows(Path(source)) if isinstance(source, str | Path) else _of_columns(source))
     if not rows:
-        raise BadTable(f"{path} holds no runs; give a source with at least one run in it")
+        raise BadTable(
+            f"{name_of(source)} holds no runs; give a source with at least one run in it"
+        )
     return rows
+
+
+def name_of(source: str | Path | Columns) -> str:
+    """What messages call a source."""
+    return str(source) if isinstance(source, str | Path) else "the table"
 
 
 def at(places: Sequence[str], *, most: int = 8) -> str:
@@ -52,7 +67,23 @@ def at(places: Sequence[str], *, most: int = 8) -> str:
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
+def _of_columns(columns: Columns) -> Iterator[Row]:
+    lists = {str(name): np.asarray(columns[name]).tolist() for name in columns.keys()}  # noqa: SIM118
+    lengths = {name: len(cells) for name, cells in lists.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise BadTable(f"the columns of the table differ in length: {found}; mend them")
+    for i, cells in enumerate(zip(*lists.values(), strict=True)):
+        empty = [isinstance(cell, float) and math.isnan(cell) for cell in cells]
+        cleared = (None if gone else cell for cell, gone in zip(cells, empty, strict=True))
+        yield Row(f"row {i}", dict(zip(lists, cleared, strict=True)))
+
+
 def _rows(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        raise BadTable(
+            f"no file or folder {path}; give a folder of records, a .json, .jsonl, .csv or .tsv"
+        )
     if path.is_dir():
         folder = path / "records" if (path / "records").is_dir() else path
         for file in sorted(folder.glob("*.json")):
@@ -108,7 +139,7 @@ def _cells(text: str, path: Path) -> Iterator[Row]:
         if header.count(name) > 1:
             raise BadTable(f"{path} has two columns named {name!r}; rename one")
     for cells in reader:
-        if not cells:
+        if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
             raise BadTable(

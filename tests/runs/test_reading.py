@@ -134,12 +134,13 @@ def test_every_kind_of_file_with_the_same_numbers_gives_the_same_runs(tmp_path_f
         ("N,D,final_loss", ("N", "D", "final_loss")),
         ("params_n,tokens_d,val_loss", ("params_n", "tokens_d", "val_loss")),
         ("Model Size,Training Tokens,Loss", ("Model Size", "Training Tokens", "Loss")),
+        ("Model Size,D,n", ("Model Size", "D", "n")),
         ("params_active_precise,tokens,final_loss",
          ("params_active_precise", "tokens", "final_loss")),
     ],
 )  # fmt: skip
 def test_known_spellings_are_read_and_the_convention_says_which(study, head, convention):
-    runs = load(study(head=head))
+    runs = load(study(head=head), columns={"loss": convention[2]})
     assert tuple(runs.convention[name] for name in ("params", "tokens", "loss")) == convention
     assert len(runs) == 20
     assert runs.warnings == ()
@@ -165,12 +166,12 @@ def test_a_spelling_that_two_columns_share_is_refused_where_needed_and_told_wher
     assert load(both, columns={"params": "params_n"}).convention["params"] == "params_n"
     two = study(
         name="flops.csv",
-        head="params,tokens,loss,C,FLOP",
+        head="params,tokens,loss,FLOP,total_flops",
         change=lambda rows: [[n, d, x, 6 * n * d, 7 * n * d] for n, d, x in rows],
     )
     runs = load(two)
     assert runs.convention["flops"] == "6 * params * tokens"
-    assert runs.warnings[0].startswith("C and FLOP could each be flops, and neither was taken")
+    assert runs.warnings[0].startswith("FLOP and total_flops could each be flops, and neither was taken")
 
 
 def test_a_factor_brings_a_column_to_our_unit(study):
@@ -320,3 +321,41 @@ def test_rows_with_an_empty_cell_or_that_are_not_finished_are_left_out_by_name(s
     assert runs.warnings == (
         "3 runs were left out: rows 5 (crashed), 7 (loss is empty), 9 (running)",
     )
+
+
+def test_columns_at_hand_are_read_as_a_file_of_them_is(study):
+    file = load(study())
+    columns = {"N": file.params, "D": file.tokens, "loss": file.loss, "seed": np.arange(20)}
+    runs = load(columns)
+    for name in ("params", "tokens", "flops", "loss"):
+        np.testing.assert_array_equal(runs.column(name), file.column(name))
+    assert runs.run_id[:2] == ("row 0", "row 1")
+    columns["loss"] = np.where(np.arange(20) == 3, np.nan, file.loss)
+    assert load(columns).dropped[0] == ("row 3", "loss is empty")
+    with pytest.raises(BadTable, match="differ in length: N 20, D 20, loss 5"):
+        load(columns | {"loss": file.loss[:5]})
+    with pytest.raises(BadTable, match="the table has no column loss"):
+        load({"N": file.params, "D": file.tokens})
+    with pytest.raises(BadTable, match="the table holds no runs"):
+        load({})
+
+
+def test_json_lines_of_checkpoints_are_read_as_their_project_wrote_them(tmp_path):
+    lines = [
+        {"run_name": f"PyGemma-{width}x28_pretrain", "params_active_precise": params,
+         "width": width, "depth": 28, "tokens": tokens, "step": 2385, "final_loss": loss}
+        for width, params in ((1024, 543482880), (768, 320000000))
+        for tokens, loss in ((10003415040, 3.1010556221), (20006830080, 2.950905323))
+    ]  # fmt: skip
+    runs = load(table(tmp_path / "runs.jsonl", "\n".join(map(json.dumps, lines)) + "\n"))
+    assert runs.series is not None
+    assert runs.series[::2] == ("PyGemma-1024x28_pretrain", "PyGemma-768x28_pretrain")
+    np.testing.assert_array_equal(runs.column("width"), [1024, 1024, 768, 768])
+    assert runs.convention["loss"] == "final_loss"
+    assert runs.run_id[0] == "line 1"
+
+
+def test_blank_rows_are_no_runs(tmp_path):
+    runs = load(table(tmp_path / "runs.csv", "N,D,loss\n1e8,2e9,3\n,,\n\n 1e8, 3e9, 2.9\n"))
+    assert runs.run_id == ("row 2", "row 5")
+    assert runs.dropped == ()
