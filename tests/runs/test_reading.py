@@ -171,7 +171,7 @@ def test_a_spelling_that_two_columns_share_is_refused_where_needed_and_told_wher
     )
     runs = load(two)
     assert runs.convention["flops"] == "6 * params * tokens"
-    assert runs.warnings[0].startswith("FLOP and total_flops could each be flops, and neither was taken")
+    assert runs.warnings[0].startswith("FLOP and total_flops could each be flops, and neither was")
 
 
 def test_a_factor_brings_a_column_to_our_unit(study):
