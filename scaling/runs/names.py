@@ -108,12 +108,10 @@ def resolve(
     for name in mapped:
         if name not in (*COLUMNS, *TEXTS):
             near = difflib.get_close_matches(name, (*COLUMNS, *TEXTS), 1, 0.6)
-            reversed_ = f"; write OURS=THEIRS, as in {mapped[name]}={name}"
-            hint = f"; did you mean {near[0]}?" if near else f"; use {', '.join(COLUMNS)}"
-            raise BadTable(
-                f"--columns maps {name!r}, which is not a column of ours"
-                f"{reversed_ if mapped[name] in (*COLUMNS, *TEXTS) else hint}"
-            )
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(COLUMNS)}"
+            if name in found and mapped[name] in (*COLUMNS, *TEXTS):
+                hint = f"write OURS=THEIRS, as in {mapped[name]}={name}"
+            raise BadTable(f"--columns maps {name!r}, which is not a column of ours; {hint}")
     names = {ours: _named(theirs, found) for ours, theirs in mapped.items()}
     notes = []
     taken = {named.column for named in names.values()}
@@ -148,11 +146,12 @@ def missing(
     absent: Mapping[str, str], found: Sequence[str], *, taken: Collection[str], source: object
 ) -> BadTable:
     """The error for columns that are not there, {ours: theirs}, with the nearest that are free."""
-    free = [name for name in found if name not in (*taken, *COLUMNS)]
-    near = {
-        ours: next(iter(difflib.get_close_matches(theirs, free, 1, 0.3)), "NAME")
-        for ours, theirs in absent.items()
-    }
+    near = {}
+    for ours, theirs in absent.items():
+        others = {*taken, *COLUMNS} - {ours}
+        free = {name.lower(): name for name in found if name not in others}
+        match = difflib.get_close_matches(theirs.lower(), free, 1, 0.3)
+        near[ours] = free[match[0]] if match else "NAME"
     return BadTable(
         f"{source} has no column {' and no column '.join(absent.values())}; found "
         f"{', '.join(found)}; name the right ones with {option(**near)}"

@@ -1,6 +1,7 @@
 """Load runs: the source's columns become ours, and a row that lacks one is left out by name."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,9 +204,18 @@ def _arrays(
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise BadTable(
             f"{source} holds cells that are not positive finite numbers: "
-            f"{'; '.join(problems[:8])}{more}; mend or remove these rows"
+            f"{'; '.join(problems[:8])}{more}; {_remedy(problems)}"
         )
     return arrays
+
+
+def _remedy(problems: Sequence[str]) -> str:
+    cells = [problem.partition(" is ")[2].strip("'") for problem in problems]
+    if any(re.fullmatch(r"\d*,\d+", cell) for cell in cells):
+        return "write decimals with a point"
+    if any(re.fullmatch(r"[\d.]+ ?[kKMBGT]", cell) for cell in cells):
+        return "write numbers out, as in 7e9 for 7B"
+    return "mend or remove these rows"
 
 
 def _number(cell: object, *, truths: bool = False) -> float | None:

@@ -247,7 +247,9 @@ GOOD = "params,tokens,loss\n1e5,1e6,4.0\n"
     [
         ("size,tokens,loss\n1,1,1\n", r"no column params; .*--columns params="),
         ("parms,tokens,loss\n1,1,1\n", r"no column params; .*--columns params=parms"),
-        (GOOD + "big,1e6,3.9\n", "row 3: params is 'big'"),
+        (GOOD + "big,1e6,3.9\n", "row 3: params is 'big'; mend or remove"),
+        (GOOD + "7B,1e6,3.9\n", "row 3: params is '7B'; write numbers out, as in 7e9 for 7B"),
+        ("params;tokens;loss\n1e8;2e9;3,2\n", "loss is '3,2'; write decimals with a point"),
         (GOOD + "1e5,1e6,nan\n1e5,1e6,NaN\n", "row 3: loss is 'nan'; row 4: loss is 'NaN'"),
         (GOOD + "-1e5,1e6,3.9\n", "row 3: params is '-1e5'"),
         (GOOD + "1e5,0,3.9\n", "row 3: tokens is '0'"),
@@ -296,8 +298,8 @@ def test_a_source_that_is_missing_empty_or_not_text_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"N": "params"}, "maps 'N', which is not a column of ours; write .*params=N"),
-        ({"parms": "params"}, "maps 'parms', .*"),
+        ({"loss": "LOSS"}, "no column LOSS; found .*--columns loss=loss"),
+        ({"parms": "size"}, r"maps 'parms', .* did you mean params\?"),
         ({"learnin_rate": "lr"}, "did you mean learning_rate"),
         ({"x": "y"}, "not a column of ours; use params, tokens"),
     ],
@@ -305,6 +307,12 @@ def test_a_source_that_is_missing_empty_or_not_text_is_refused(tmp_path):
 def test_a_mapping_of_an_unknown_name_is_refused_with_the_nearest(tmp_path, columns, message):
     with pytest.raises(BadTable, match=message):
         load(table(tmp_path / "runs.csv", GOOD), columns=columns)
+
+
+def test_a_mapping_written_backwards_is_turned_round(tmp_path):
+    source = table(tmp_path / "runs.csv", GOOD.replace("params", "N"))
+    with pytest.raises(BadTable, match=r"'N', .* write OURS=THEIRS, as in params=N"):
+        load(source, columns={"N": "params"})
 
 
 def test_rows_with_an_empty_cell_or_that_are_not_finished_are_left_out_by_name(study):
