@@ -336,7 +336,9 @@ def _data_constrained(decay: str):  # type: ignore[no-untyped-def]
         ),
     }[decay]
     name, shrunk, number = what
-    limit = (1e-6, 1 - 1e-9) if decay == "geometric" else (1e-3, 1e6)
+    # Excess parameters over those that the unique data deserve reach 1e6 times and more, so that a
+    # limit where nothing decays lies far beyond.
+    limit = (1e-6, 1 - 1e-9) if decay == "geometric" else (1e-3, 1e12)
     both = decay != "tokens"
     size = ", params' = that of params" if both else ""
     return Form(

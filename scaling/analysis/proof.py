@@ -134,9 +134,10 @@ def identify(
     residuals = problem.target - problem.linked(best.theta)
     root = np.sqrt(_robust(residuals, penalty))[:, None] * jacobian[:, free]
     lengths = np.linalg.norm(root, axis=0)
-    singular = np.linalg.svd(root / np.maximum(lengths, 1e-300), compute_uv=False)
+    unit = root / np.maximum(lengths, 1e-300)
+    singular = np.linalg.svd(unit, compute_uv=False)
     condition = float(singular[0] / max(singular[-1], 1e-300))
-    inverse = np.linalg.pinv(root.T @ root, rcond=1e-14, hermitian=True)
+    inverse = np.linalg.pinv(unit.T @ unit, rcond=1e-14, hermitian=True)
     lower, upper = problem.form.bounds
     names = [p.name for p, is_free in zip(problem.form.parameters, free, strict=True) if is_free]
     which = np.flatnonzero(free)
@@ -150,9 +151,15 @@ def identify(
 
     reaches = np.array([-x for x in reversed(PROFILE_REACHES)] + list(PROFILE_REACHES))
     starts, held = [], []
+    errors = spread * np.sqrt(np.maximum(np.diag(inverse), 1e-300)) / np.maximum(lengths, 1e-300)
+    # A parameter that hardly moves the prediction (a limit that has gone to infinity) takes steps
+    # that its bounds hold, and does not follow the others.
+    widest = (upper - lower)[which] / 10
+    follows = errors < widest
     for i, index in enumerate(which):
-        error = spread * math.sqrt(max(inverse[i, i], 1e-300))
+        error = min(errors[i], widest[i])
         slope = inverse[:, i] / max(inverse[i, i], 1e-300)
+        slope = np.where(follows, slope * lengths[i] / np.maximum(lengths, 1e-300), 0.0)
         for reach in reaches:
             start = best.theta.copy()
             shift = np.clip(best.theta[index] + reach * error, lower[index], upper[index])
