@@ -17,6 +17,9 @@ from scaling.analysis.fitted import PARTS_OF_A_BUDGET
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.search import AT_AN_END, halved, largest, lowest
 
+ONE_STEP = 1.001
+"""A run of no more steps is none."""
+
 Cost = Literal["flops", "time"]
 
 
@@ -62,8 +65,10 @@ def allocate(form: Form, values: Array, budget: Budget) -> Allocation:
     found = lowest(loss_at, low, high)
     open_low, open_high = budget.sizes[0] <= LEAST, budget.sizes[1] >= MOST
     natural = (open_low & (found <= low + AT_AN_END)) | (open_high & (found >= high - AT_AN_END))
-    params = np.exp(np.where(natural, np.nan, found))
-    return run_of(form, values, budget, params)
+    run = run_of(form, values, budget, np.exp(np.where(natural, np.nan, found)))
+    # A law whose loss falls with size for ever ends where all goes into one step.
+    none = run.steps <= ONE_STEP
+    return Allocation(*(np.where(none, np.nan, column) for column in run))
 
 
 def run_of(form: Form, values: Array, budget: Budget, params: Array) -> Allocation:

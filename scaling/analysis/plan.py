@@ -11,6 +11,7 @@ import numpy as np
 from scaling import sizes
 from scaling.analysis.allocation import Allocation, Cost, allocate, cheapest
 from scaling.analysis.budget import Budget
+from scaling.analysis.design import next_runs
 from scaling.analysis.devices import HOUR, PlanError, positive
 from scaling.analysis.fitted import Law
 from scaling.analysis.forms import Array
@@ -53,6 +54,7 @@ def plan(
     shape_for: ShapeFor | None = None,
     rates: Law | None = None,
     batches: Law | None = None,
+    next_flops: float | None = None,
 ) -> dict[str, Any]:
     """The object of plan.json: the best run within each budget, or the cheapest to each loss, and
     the nearest real model.
@@ -62,6 +64,8 @@ def plan(
     default where a machine is given). `shape_for(params, flops)` gives the model nearest to the
     optimal `params` for a budget, None where no ladder reaches it. `rates` and `batches` are
     fitted laws of learning_rate and batch_tokens; without them the rules of `scaling.sizes` hold.
+    `next_flops` asks for the runs of so much compute that would make the loss of the first target
+    surest, see `scaling.analysis.design.next_runs`.
 
     Every interval is 90%. A size's interval is the spread of the optimum over the bootstrap
     samples; a loss's is the prediction interval of one run, `Law.predict_interval`, at the fitted
@@ -88,16 +92,27 @@ def plan(
     by = by or ("flops" if budget.machine is None else "time")
     planner = _Planner(law, by, shape_for, rates, batches)
     targets = [planner.target(*one) for one in asked or [(budget, None)]]
+    first = targets[0]["run"] or targets[0] | {
+        name: targets[0][name]["value"] for name in ("params", "tokens")
+    }
     return {
         "schema": SCHEMA,
         "law": {"name": law.law, "sha256": law.sha256},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": None if budget.machine is None else dataclasses.asdict(budget.machine),
         "assumptions": assumptions(law.form, budget),
-        "null_reasons": _null_reasons(budget),
+        "null_reasons": _null_reasons(budget, next_flops),
         "targets": targets,
-        "comparison": _comparison(law, budget, targets[0]),
-    }
+        "comparison": compare(
+            law, first["params"], first["tokens"], batch_tokens=first["batch_tokens"], budget=budget
+        ),
+        "next_runs": None
+        if next_flops is None
+        else next_runs(
+            law, flops=next_flops, params=first["params"], tokens=first["useful_tokens"],
+            shape_for=shape_for,
+        ),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,7 @@ class _Planner:
             hours, price = float(run.seconds) / HOUR, budget.machine.price_per_hour
             cost = None if price is None else price * budget.machine.chips * hours
         return {
+            "useful_tokens": float(run.useful),
             "batch_tokens": float(run.batch_tokens),
             "steps": float(run.steps),
             "hours": hours,
@@ -252,8 +268,10 @@ def _asked(budget: Budget, aim: Aim | None, by: Cost) -> dict[str, Any]:
     return asked
 
 
-def _null_reasons(budget: Budget) -> dict[str, str]:
+def _null_reasons(budget: Budget, next_flops: float | None) -> dict[str, str]:
     reasons = {}
+    if next_flops is None:
+        reasons["next_runs"] = "no compute was given for them"
     if budget.machine is None:
         reasons["hours"] = "no machine was given"
     if budget.machine is None or budget.machine.price_per_hour is None:
@@ -261,17 +279,6 @@ def _null_reasons(budget: Budget) -> dict[str, str]:
     if budget.unique_tokens is None:
         reasons["epochs"] = "the unique tokens were not given"
     return reasons
-
-
-def _comparison(law: Law, budget: Budget, target: Mapping[str, Any]) -> dict[str, Any]:
-    run = target["run"] or {
-        "params": target["params"]["value"],
-        "tokens": target["tokens"]["value"],
-        "batch_tokens": target["batch_tokens"],
-    }
-    return compare(
-        law, run["params"], run["tokens"], batch_tokens=run["batch_tokens"], budget=budget
-    )
 
 
 def verdict(plan: Mapping[str, Any], record: Record) -> dict[str, Any]:

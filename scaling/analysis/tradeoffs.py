@@ -37,7 +37,8 @@ def compare(
       same bootstrap sample, the seed's noise left out. `best_in_samples` is the share of samples in
       which it lowers the loss the most of those that cost as much.
     """
-    budget = dataclasses.replace(budget or Budget(), flops=None, hours=None)
+    # Time goes by training alone, whatever the model will answer later.
+    budget = dataclasses.replace(budget or Budget(), flops=None, hours=None, inference_tokens=0.0)
     base = run_at(law.form, law.values, budget, params, tokens, batch_tokens=batch_tokens)
     named = dict(_options(law, base, budget, factor))
     drawn = {name: _sampled(law, budget, run) for name, run in named.items()}
@@ -74,7 +75,7 @@ def _options(
             f"{times} {name}",
             run_at(form, values, budget, more[0] * params, more[1] * tokens, batch_tokens=batch),
         )
-    longer = dataclasses.replace(budget, flops=factor * float(base.spent))
+    longer = dataclasses.replace(budget, flops=factor * float(base.flops))
     wider = None
     if budget.machine is not None:
         hours = float(base.seconds) / HOUR

@@ -7,7 +7,7 @@ from scaling.analysis.allocation import allocate, cheapest, run_at, run_of
 from scaling.analysis.batches import critical
 from scaling.analysis.budget import Budget
 from scaling.analysis.devices import HOUR, Machine, PlanError
-from scaling.analysis.fitted import optimum
+from scaling.analysis.fitted import PARTS_OF_A_BUDGET, optimum
 from scaling.analysis.rules import LAWS
 
 CHINCHILLA = LAWS["chinchilla"]
@@ -35,6 +35,25 @@ def test_flops_alone_give_the_closed_form_optimum():
         assert found.flops == pytest.approx(one, rel=1e-12)
         assert found.loss == pytest.approx(loss(found.params, found.tokens), rel=1e-12)
         assert found.params == pytest.approx(optimum(CHINCHILLA, SARDANA, one).params, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n, f in LAWS.items()
+        if f.published and f.target == "loss" and set(f.inputs) <= PARTS_OF_A_BUDGET
+    ],
+)
+@pytest.mark.parametrize("flops", [1e19, 1e21])
+def test_flops_alone_give_the_optimum_of_every_law(name, flops):
+    form = LAWS[name]
+    values = np.array([list(form.published.values())[-1][n] for n in form.names])
+    before = optimum(form, values, np.array(flops))
+    found = allocate(form, values, Budget(flops=flops))
+    # At the kink of a law of repeats a size is known less well than the loss there.
+    np.testing.assert_allclose(found.params, before.params, rtol=1e-3)
+    np.testing.assert_allclose(found.loss, before.loss, rtol=1e-7)
 
 
 def test_samples_of_a_law_are_solved_as_if_one_by_one():
@@ -94,6 +113,9 @@ SITUATIONS = [
     Budget(hours=24.0, machine=machine(chips=1024), critical=critical("zhang_2025")),
     Budget(hours=24.0, machine=machine(step_seconds=2.0), critical=critical(3e6)),
     Budget(flops=2e21, hours=24.0, machine=machine(chips=512), critical=critical("kaplan_2020")),
+    Budget(flops=3e21, critical=critical("zhang_2025"), batch_tokens=3e6),
+    Budget(hours=24.0, machine=machine(chips=512), critical=critical(1e6), batch_tokens=4e6),
+    Budget(hours=24.0, machine=machine(chips=512), critical=critical(1e6), batch_tokens=1e6),
     Budget(
         hours=10.0, machine=machine(chips=256, memory_bytes=80e9), critical=critical(4e6),
         unique_tokens=1e11, params_low=1e9,
@@ -107,6 +129,8 @@ def test_the_solver_agrees_with_a_brute_force_search_over_size_tokens_and_batch(
     params = np.geomspace(1e8, 1e11, 181)[:, None, None]
     useful = np.geomspace(1e9, 1e13, 321)[None, :, None]
     batch = np.geomspace(1e3, 1e9, 97)[None, None, :]
+    if budget.batch_tokens is not None:
+        batch = np.full((1, 1, 1), budget.batch_tokens)
     losses = loss(params, useful)
     crowding = 0.0
     if budget.critical is not None:

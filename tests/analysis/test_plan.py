@@ -155,6 +155,7 @@ def test_a_plan_by_time_says_batch_steps_hours_cost_and_what_binds(law):
     assert run["flops_training"] == pytest.approx(run["flops"])
     # A tenth of the tokens went to the batch: the loss is that of fewer.
     useful = run["tokens"] / (1 + run["batch_tokens"] / 2e4)
+    assert run["useful_tokens"] == pytest.approx(useful)
     assert run["loss"]["value"] == pytest.approx(float(law.predict(run["params"], useful)))
     assert made["machine"]["chips"] == 16
     assert any("given: 20000 tokens" in text for text in made["assumptions"])
@@ -282,6 +283,17 @@ def test_the_plan_compares_two_of_each_from_its_first_run(law):
     names = [option["name"] for option in made["comparison"]["options"]]
     assert names == ["2x the parameters", "2x the tokens", "2x the time"]
     assert made["null_reasons"]["hours"] == "no machine was given"
+
+
+def test_the_plan_tells_the_next_runs_that_make_its_first_target_surer(law):
+    made = plan(law, [1e14], shape_for=LADDER, next_flops=1e13)
+    assert json.loads(encode(made)) == made
+    told, run = made["next_runs"], made["targets"][0]["run"]
+    assert told["target"]["params"] == run["params"]
+    assert told["target"]["tokens"] == pytest.approx(run["tokens"])
+    assert told["target"]["loss"] == pytest.approx(run["loss"]["value"])
+    assert told["cost"] <= 1e13 * (1 + 1e-9)
+    assert plan(law, [1e14])["next_runs"] is None
 
 
 def test_a_critical_batch_far_from_where_it_was_measured_warns(law):
