@@ -1,4 +1,4 @@
-"""What a work directory holds, read back: records, curves, law, plan, verdict, what was damaged."""
+"""What a folder holds, read back: records, curves, law, plan, verdict, and what was damaged."""
 
 import hashlib
 import json
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from scaling import records
+from scaling.analysis.forms import Form
+from scaling.analysis.rules import LAWS
 from scaling.records import Record
 from scaling.runs import RECORD_COLUMNS
 
 T = TypeVar("T")
 
 REQUIRED = {
-    "law.json": ("law", "params", "convention", "diagnostics", "isoflop", "frontier"),
+    "law.json": ("law", "params", "convention", "diagnostics"),
     "plan.json": ("targets",),
     "verdict.json": ("run_id", "flops", "predicted", "measured", "relative_error"),
 }
 
 
 class ReportError(ValueError):
-    """A work directory that a report cannot be made of."""
+    """A folder that a report cannot be made of."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The contents of a work directory; `problems` tells what was damaged, and the remedy."""
+    """The contents of a folder; `problems` tells what was damaged, and the remedy.
+
+    A work directory has records; a law of somebody's table stands alone, with its runs inside.
+    """
 
     records: tuple[Record, ...] = ()
     curves: Mapping[str, Curve] = field(default_factory=dict)
@@ -63,48 +68,86 @@ class Evidence:
             for name, field in RECORD_COLUMNS.items()
         }
 
+    @property
+    def form(self) -> Form | None:
+        """The law's entry in the table of laws, None where there is no law or it is unknown."""
+        return LAWS.get(self.law["law"]) if self.law else None
+
+    @property
+    def target(self) -> str:
+        """The column that the law predicts."""
+        return self.form.target if self.form else "loss"
+
+    @property
+    def of_logs(self) -> bool:
+        """Whether residuals are of the target's logarithm."""
+        return self.form is None or self.form.link == "log"
+
+    @property
+    def fitted(self) -> list[Mapping[str, Any]]:
+        """The runs that the law was fitted to, each with what it predicts and the residual."""
+        return list(self.law["diagnostics"].get("residuals") or []) if self.law else []
+
+    @property
+    def frontier(self) -> Mapping[str, Any] | None:
+        """The law's compute-optimal curve, None where it has none."""
+        return self.law.get("frontier") if self.law else None
+
+    @property
+    def budgets(self) -> list[Mapping[str, Any]]:
+        """The law's IsoFLOP parabolas, smallest budget first."""
+        isoflop = self.law.get("isoflop") if self.law else None
+        return list((isoflop or {}).get("budgets") or [])
+
     def measured(self) -> list[Run]:
         """The runs that ended well with a size, a compute and a loss, smallest model first."""
-        fields = (self.convention["params"], "tokens", self.convention["flops"], "loss")
-        runs = []
-        for record in self.records:
-            params, tokens, flops, loss = (getattr(record, field) or 0 for field in fields)
-            if record.status == "ok" and min(params, tokens, flops, loss) > 0:
-                runs.append(Run(record.run_id, params, tokens, flops, loss))
+        names = (self.convention["params"], "tokens", self.convention["flops"], "loss")
+        rows: list[tuple[str, list[float]]] = [
+            (record.run_id, [getattr(record, name) or 0 for name in names])
+            for record in self.records
+            if record.status == "ok"
+        ]
+        if not self.records and self.target == "loss":
+            rows = [(str(row["run_id"]), _numbers(row)) for row in self.fitted]
+        runs = [Run(run_id, *numbers) for run_id, numbers in rows if min(numbers) > 0]
         return sorted(runs, key=lambda run: (run.params, run.flops))
 
 
-def read_evidence(workdir: str | Path) -> Evidence:
-    """Read a work directory; a file that is damaged becomes a line in `problems`, not a crash.
+def _numbers(row: Mapping[str, Any]) -> list[float]:
+    return [float(row.get(name) or 0) for name in Run._fields[1:]]
+
+
+def read_evidence(folder: str | Path) -> Evidence:
+    """Read a folder; a file that is damaged becomes a line in `problems`, not a crash.
 
     Raises:
-      ReportError: there is no folder `records` with at least one readable record in it.
+      ReportError: there is neither a readable record in `records` nor a readable `law.json`.
     """
-    workdir = Path(workdir)
+    folder = Path(folder)
     problems: list[str] = []
-    paths = sorted((workdir / "records").glob("*.json"))
+    paths = sorted((folder / "records").glob("*.json"))
     found = [_attempt(path, read=records.read, problems=problems) for path in paths]
     readable = tuple(record for record in found if record is not None)
-    if not readable:
-        detail = "".join(f"; {problem}" for problem in problems)
-        raise ReportError(
-            f"{workdir / 'records'} holds no readable record; at least one is required{detail}; "
-            "train a run first, or name the work directory that has a folder `records` in it"
-        )
     curves = {}
-    for path in sorted((workdir / "runs").glob("*/metrics.jsonl")):
+    for path in sorted((folder / "runs").glob("*/metrics.jsonl")):
         curve = _attempt(path, read=_curve, problems=problems)
         if curve is not None:
             curves[path.parent.name] = curve
     optional = {}
     for name in REQUIRED:
-        path = workdir / name
+        path = folder / name
         optional[name] = (
             _attempt(path, read=_document, problems=problems) if path.exists() else None
         )
     law, plan = optional["law.json"], optional["plan.json"]
+    if not readable and law is None:
+        detail = "".join(f"; {problem}" for problem in problems)
+        raise ReportError(
+            f"{folder} holds neither a readable record in records/ nor a readable law.json"
+            f"{detail}; train a run, fit a law there, or name the folder that has one"
+        )
     if law and plan and (planned_with := plan.get("law", {}).get("sha256")):
-        stands = hashlib.sha256((workdir / "law.json").read_bytes()).hexdigest()
+        stands = hashlib.sha256((folder / "law.json").read_bytes()).hexdigest()
         if stands != planned_with:
             problems.append(
                 "law.json is not the one that plan.json was made with (their SHA-256 differ); "

@@ -71,5 +71,5 @@ def test_run_with_metrics_and_no_record_is_unfinished(tmp_path: Path) -> None:
 
 
 def test_empty_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match="train a run first"):
+    with pytest.raises(ReportError, match="train a run, fit a law there"):
         read_evidence(tmp_path)

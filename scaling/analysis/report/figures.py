@@ -1,7 +1,13 @@
-"""The figures of a study as PNG files fit for a paper, drawn with Matplotlib."""
+"""The figures of a study as PNG and PDF files fit for a paper, drawn with Matplotlib.
+
+All are as wide as a page's text, or two thirds of it for a panel alone, so that they go in at their
+own size and the letters stay 7 to 8 points high.
+"""
 
 import io
+import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib
@@ -11,18 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-from scaling.analysis.panels import Axis, Panel, Scale, Series, log_ticks
+from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series, log_ticks
 
-# Okabe and Ito's palette, told apart with any kind of colour vision.
-ROLES = {
-    "ink": "#333333",
-    "muted": "#767676",
-    "predicted": "#0072B2",
-    "measured": "#D55E00",
-    "minimum": "#111111",
-}
 MARKERS = {
     "circle": "o",
     "circle-open": "o",
@@ -30,7 +28,14 @@ MARKERS = {
     "diamond-open": "D",
     "star": "*",
     "square": "s",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "cross": "P",
 }
+FORMATS = ("png", "pdf")
+# Of a panel, by the number of panels side by side, in inches.
+SIZES = {1: (4.8, 3.1), 2: (3.6, 2.9), 3: (2.4, 2.5)}
+LETTERS_OF_A_LINE = {1: 60, 2: 42, 3: 27}
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -50,6 +55,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "pdf.fonttype": 42,  # outlines that every publisher takes; Matplotlib's own default is type 3
 }
 
 
@@ -62,59 +68,98 @@ def scale_colours(low: float, high: float, *, steps: int = 32) -> list[str]:
 SCALE = ListedColormap(scale_colours(0.0, 0.8, steps=256))
 
 
-def draw(panels: Sequence[Panel]) -> bytes:
-    """A PNG of the panels side by side at 200 dots per inch, 3.75 inches a panel (5 if alone)."""
-    width = 5.0 if len(panels) == 1 else 3.75 * len(panels)
+def paper(panels: Sequence[Panel]) -> Figure:
+    """The panels side by side, three at most in a row, with one legend for all."""
+    across = min(3, len(panels))
+    down = math.ceil(len(panels) / across)
+    width, height = SIZES[across]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, 3.4), dpi=200, layout="constrained")
+        figure = Figure(figsize=(width * across, height * down), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
-        row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for panel, axes in zip(panels, row, strict=True):
-            _draw_panel(panel, axes)
-        _draw_scales(panels, row, figure)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
+        grid = figure.subplots(down, across, squeeze=False).flatten().tolist()
+        for panel, axes in zip_longest(panels, grid):
+            if panel is None:
+                axes.set_axis_off()
+            else:
+                _draw_panel(panel, axes, letters=LETTERS_OF_A_LINE[across])
+        _draw_scales(panels, grid[: len(panels)], figure)
+        _draw_legend(grid, figure, across)
+        figure.draw_without_rendering()  # once: the layout takes longer than the drawing
+        figure.set_layout_engine("none")
+    return figure
+
+
+def save(figure: Figure, kind: str) -> bytes:
+    """A figure's file; the same figure gives the same bytes."""
+    picture = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        dateless = {"CreationDate": None} if kind == "pdf" else {}
+        figure.savefig(picture, format=kind, metadata=dateless)
     return picture.getvalue()
 
 
-def _draw_panel(panel: Panel, axes: Axes) -> None:
+def _draw_panel(panel: Panel, axes: Axes, *, letters: int) -> None:
     axes.set_title(panel.title)
     for axis, letter in ((panel.x, "x"), (panel.y, "y")):
-        _set_axis(axis, axes, letter)
+        _set_axis(axis, axes, letter, letters=letters)
     if panel.beyond is not None and panel.beyond < panel.x.high:
         axes.axvspan(panel.beyond, panel.x.high, color="#f3f3f3", zorder=0, linewidth=0)
         axes.annotate(
-            "beyond the grid",
-            (panel.beyond, 0.015),
-            xytext=(3, 0),
+            "beyond the runs",
+            (panel.beyond, 0.02),
+            xytext=(2, 0),
             fontsize=6.5,
+            rotation=90,
+            va="bottom",
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             color="#666666",
         )
     for order, series in enumerate(panel.series, 2):
         _draw_series(series, axes, panel.scale, order)
-    for note in panel.notes:
+    if panel.notes:
         axes.annotate(
-            note,
+            "\n".join(panel.notes),
             (0.98, 0.97),
             xycoords="axes fraction",
             ha="right",
             va="top",
             fontsize=7,
             color="#444444",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
+            zorder=len(panel.series) + 3,
         )
-    if any(series.label for series in panel.series):
-        axes.legend(loc="best", handlelength=1.6, borderaxespad=0.2, labelspacing=0.35)
 
 
-def _set_axis(axis: Axis, axes: Axes, letter: str) -> None:
+def _draw_legend(grid: Sequence[Axes], figure: Figure, across: int) -> None:
+    named: dict[str, Any] = {}
+    for axes in grid:
+        marks, labels = axes.get_legend_handles_labels()
+        named |= {
+            label: mark for label, mark in zip(labels, marks, strict=True) if label not in named
+        }
+    if named:
+        rows = math.ceil(len(named) / (2 * across if across > 1 else 3))
+        figure.legend(
+            named.values(),
+            named.keys(),
+            loc="outside lower center",
+            ncols=math.ceil(len(named) / rows),
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
+
+
+def _set_axis(axis: Axis, axes: Axes, letter: str, *, letters: int) -> None:
     axes.set(**{f"{letter}scale": "log" if axis.logarithmic else "linear"})
-    axes.set(**{f"{letter}lim": (axis.low, axis.high), f"{letter}label": axis.title})
+    words = axis.words(letters, line="\n")
+    axes.set(**{f"{letter}lim": (axis.low, axis.high), f"{letter}label": words})
     side = axes.xaxis if letter == "x" else axes.yaxis
-    side.set_major_locator(FixedLocator(list(axis.ticks)))
-    side.set_major_formatter(FixedFormatter(list(axis.texts)))
-    side.set_minor_locator(NullLocator())
+    step = axis.step(letters) if letter == "x" else 1
+    side.set_major_locator(FixedLocator(list(axis.ticks[::step])))
+    side.set_major_formatter(FixedFormatter(list(axis.texts[::step])))
+    side.set_minor_formatter(NullFormatter())
+    side.set_minor_locator(FixedLocator(axis.between))
 
 
 def _colour(value: float, scale: Scale | None, role: str) -> str:
@@ -151,7 +196,7 @@ def _draw_series(series: Series, axes: Axes, scale: Scale | None, order: int) ->
     else:
         _draw_intervals(series, axes, colours[0], order)
         hollow = series.marker.endswith("open")
-        area = {"star": 36.0, "circle-open": 36.0}.get(series.marker, 9.0 if series.small else 18.0)
+        area = 9.0 if series.small else {"star": 36.0, "circle-open": 36.0}.get(series.marker, 18.0)
         axes.scatter(
             series.x,
             series.y,
@@ -171,13 +216,16 @@ def _draw_series(series: Series, axes: Axes, scale: Scale | None, order: int) ->
             va="center",
             textcoords="offset points",
             fontsize=7,
-            color=colours[0],
+            color=ROLES["ink"],
         )
 
 
 def _draw_intervals(series: Series, axes: Axes, colour: str, order: int) -> None:
     # Drawn from end to end: a bootstrap interval need not hold the estimate, as error bars must.
-    style: dict[str, Any] = {"color": colour, "linewidth": 0.9, "markersize": 5, "zorder": order}
+    width, cap = (0.6, 0) if series.small else (0.9, 5)
+    style: dict[str, Any] = {
+        "color": colour, "linewidth": width, "markersize": cap, "zorder": order
+    }  # fmt: skip
     for x, low, high in zip(series.x, series.y_low or (), series.y_high or (), strict=False):
         axes.plot([x, x], [low, high], marker="_", **style)
     for y, low, high in zip(series.y, series.x_low or (), series.x_high or (), strict=False):

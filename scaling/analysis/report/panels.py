@@ -1,14 +1,37 @@
-"""The vocabulary of figures: a panel is series over two axes; `figures` and `charts` draw it."""
+"""The vocabulary of figures: a panel is series over two axes; `figures` and `charts` draw it.
 
+Colours are named by what they stand for (`Series.role`). Whoever draws resolves the names in its
+own themes: here is only Okabe and Ito's palette, told apart with any kind of colour vision.
+"""
+
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+ROLES = {
+    "ink": "#333333",
+    "muted": "#767676",
+    "minimum": "#111111",
+    "predicted": "#0072B2",
+    "measured": "#D55E00",
+    "envelope": "#D55E00",
+    "rival-1": "#E69F00",
+    "rival-2": "#009E73",
+    "rival-3": "#CC79A7",
+    "rival-4": "#D55E00",
+    "rival-5": "#333333",
+}
+RIVALS = tuple(role for role in ROLES if role.startswith("rival"))
+MOST_DECADES = 7
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Shape = Literal["line", "points", "band"]
-Marker = Literal["circle", "circle-open", "diamond", "diamond-open", "star", "square"]
+Marker = Literal[
+    "circle", "circle-open", "diamond", "diamond-open", "star", "square", "triangle-up",
+    "triangle-down", "cross",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +86,39 @@ class Axis:
     texts: Sequence[str]
     logarithmic: bool
 
+    def words(self, letters: int, *, line: str) -> str:
+        """The title, what it has in brackets on a `line` of its own where `letters` fill one."""
+        return self.title if len(self.title) <= letters else self.title.replace(" (", f"{line}(", 1)
+
+    @property
+    def between(self) -> list[float]:
+        """Ticks without a text: 1 to 9 times the powers of ten of a logarithmic axis."""
+        if not self.logarithmic:
+            return []
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        if last - first > MOST_DECADES:
+            return [10.0**e for e in range(first, last + 1) if self.low <= 10.0**e <= self.high]
+        fine = [d * 10.0**e for e in range(first, last + 1) for d in range(1, 10)]
+        return [tick for tick in fine if self.low <= tick <= self.high]
+
+    def place(self, value: float) -> float:
+        """Where a value lies on the axis, 0 to 1."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def step(self, letters: int) -> int:
+        """Every how manieth tick may bear its text where `letters` fill the axis."""
+        at = [letters * self.place(tick) for tick in self.ticks]
+        for step in range(1, len(at)):
+            kept = [*zip(at, self.texts, strict=True)][::step]
+            if all(
+                b - a >= (len(left) + len(right)) / 2 + 0.5
+                for (a, left), (b, right) in itertools.pairwise(kept)
+            ):
+                return step
+        return max(1, len(at))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -80,6 +136,16 @@ class Panel:
     notes: Sequence[str] = ()
 
 
+def describe(panel: Panel) -> str:
+    """The panel in a sentence, for who cannot see it."""
+    points = sum(len(series.x) for series in panel.series if series.shape == "points")
+    named = ", ".join(dict.fromkeys(series.label for series in panel.series if series.label))
+    parts = [f"{panel.title}: {panel.y.title} against {panel.x.title}"]
+    parts += [f"{points} points"] if points else []
+    parts += [named] if named else []
+    return "; ".join([*parts, *panel.notes])
+
+
 def count(value: float) -> str:
     """A number of parameters or tokens with three digits and a unit: 107k, 1.56M, 70B."""
     for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -94,6 +160,18 @@ def power(value: float) -> str:
     ten = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
     mantissa = mantissa.removesuffix(".0")
     return ten if mantissa == "1" else f"{mantissa}×{ten}"
+
+
+def tidy(value: float) -> str:
+    """A number with three digits, as 10^n where it is far from one: 0.348, 2.1×10⁻⁹."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return power(value).replace("-", "−")
+    return f"{float(f'{value:.3g}'):g}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A percentage with two digits: 0.35%, 12%."""
+    return f"{tidy(float(f'{value:.2g}'))}%"
 
 
 def colour_scale(title: str, values: Sequence[float], *, write: Callable[[float], str]) -> Scale:
@@ -119,10 +197,10 @@ def log_axis(
 
 
 def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """At most `most` round numbers in the range: 1, 2, 5 or 1, 3 or 1 times powers of ten."""
+    """At most `most` round numbers in the range: 1 to 9, or fewer, times powers of ten."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks: list[float] = []
-    for digits in ((1, 2, 5), (1, 3), (1,)):
+    for digits in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
         ticks = [d * 10.0**e for e in range(first, last + 1) for d in digits]
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= most:
@@ -131,8 +209,19 @@ def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
 
 
 def loss_axis(title: str, values: Sequence[float]) -> Axis:
-    room = 0.07 * (max(values) - min(values)) or 0.05
-    return linear_axis(title, min(values) - room, max(values) + room)
+    """A linear axis around the values; a few that stand far above the rest do not stretch it."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    fifth, most = (ordered[round(share * (len(ordered) - 1))] for share in (0.05, 0.95))
+    high = min(high, most + 0.5 * (most - fifth)) if most > fifth else high
+    room = 0.07 * (high - low) or 0.05
+    return linear_axis(title, low - room, high + room)
+
+
+def above(values: Sequence[float], axis: Axis) -> list[str]:
+    """A note where the axis cuts points off, nothing where it does not."""
+    cut = sum(value > axis.high for value in values)
+    return [f"{cut} of {len(values)} runs lie above"] if cut else []
 
 
 def linear_axis(title: str, low: float, high: float) -> Axis:

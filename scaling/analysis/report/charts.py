@@ -4,72 +4,70 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from scaling.analysis.figures import scale_colours
-from scaling.analysis.panels import Axis, Panel, Scale, Series, log_ticks
+from scaling.analysis.report.figures import scale_colours
+from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series
 
 STEPS = 32
-# Okabe and Ito's palette, lightened where it stands on a dark ground.
+LETTERS_OF_A_LINE = 34  # below a chart on a phone
 THEMES: dict[str, dict[str, Any]] = {
     "light": {
-        "@text": "#24292f",
-        "@grid": "#e3e6ea",
-        "@ground": "#ffffff",
-        "@beyond": "rgba(110,118,129,0.09)",
-        "@ink": "#333333",
-        "@muted": "#767676",
-        "@predicted": "#0072B2",
-        "@measured": "#D55E00",
-        "@minimum": "#111111",
-        "@band-predicted": "rgba(0,114,178,0.18)",
-        "@band-muted": "rgba(110,118,129,0.16)",
-        "span": (0.0, 0.8),
+        "text": "#24292f",
+        "quiet": "#57606a",
+        "grid": "#e3e6ea",
+        "ground": "#ffffff",
+        "beyond": "rgba(110,118,129,0.09)",
+        **ROLES,
     },
     "dark": {
-        "@text": "#d5dbe3",
-        "@grid": "#2c333d",
-        "@ground": "#161b22",
-        "@beyond": "rgba(150,160,175,0.10)",
-        "@ink": "#c3cad3",
-        "@muted": "#929aa5",
-        "@predicted": "#56B4E9",
-        "@measured": "#FF9A4D",
-        "@minimum": "#ffffff",
-        "@band-predicted": "rgba(86,180,233,0.22)",
-        "@band-muted": "rgba(150,160,175,0.16)",
-        "span": (0.42, 1.0),
+        "text": "#d5dbe3",
+        "quiet": "#9aa4b0",
+        "grid": "#2c333d",
+        "ground": "#161b22",
+        "beyond": "rgba(150,160,175,0.10)",
+        **ROLES,
+        "ink": "#c3cad3",
+        "muted": "#929aa5",
+        "minimum": "#ffffff",
+        "predicted": "#56b4e9",
+        "measured": "#ff9a4d",
+        "envelope": "#ff9a4d",
+        "rival-1": "#f0b93a",
+        "rival-2": "#2fc79c",
+        "rival-3": "#e39bc4",
+        "rival-4": "#ff9a4d",
+        "rival-5": "#c3cad3",
     },
 }
+# The stretch of viridis that stands out from each ground.
+SPANS = {"light": (0.0, 0.8), "dark": (0.45, 1.0)}
 
 
 def themes() -> dict[str, dict[str, Any]]:
     """For each theme what every colour name stands for: a colour, or a list of stops for @scale."""
     resolved = {}
     for name, theme in THEMES.items():
-        colours = scale_colours(*theme["span"], steps=STEPS)
+        colours = scale_colours(*SPANS[name], steps=STEPS)
         steps = {f"@s{index}": colour for index, colour in enumerate(colours)}
         stops = [[index / (STEPS - 1), colour] for index, colour in enumerate(colours)]
-        named = {key: value for key, value in theme.items() if key != "span"}
-        resolved[name] = named | steps | {"@scale": stops}
+        bands = {f"@band-{role}": f"{theme[role]}2e" for role in ROLES}  # 18% of the colour
+        named = {f"@{key}": value for key, value in theme.items()}
+        resolved[name] = named | bands | steps | {"@scale": stops}
     return resolved
 
 
 def chart(panel: Panel) -> dict[str, Any]:
     """The panel as `{"data": [...], "layout": {...}}` for `Plotly.newPlot`."""
     traces = [trace for series in panel.series for trace in _traces(series, panel.scale)]
-    tagged = any(series.tag for series in panel.series)
-    if panel.scale is not None and not tagged:
-        traces.append(_colour_bar(panel.scale))
     annotations = [
-        _annotation(
-            series.tag, x=series.x[-1], y=series.y[-1], colour=_named(series, panel.scale)[-1]
-        )
+        _annotation(series.tag, x=series.x[-1], y=series.y[-1])
         for series in panel.series
         if series.tag
     ]
-    annotations += [
-        {"text": note, "xref": "paper", "yref": "paper", "x": 0.99, "y": 0.99, "showarrow": False}
-        for note in panel.notes
-    ]
+    if panel.notes:
+        annotations.append(
+            {"text": "<br>".join(panel.notes), "xref": "paper", "yref": "paper", "x": 0.99}
+            | {"y": 0.99, "align": "right", "showarrow": False}
+        )
     shapes = []
     if panel.beyond is not None and panel.beyond < panel.x.high:
         shapes.append(
@@ -77,28 +75,21 @@ def chart(panel: Panel) -> dict[str, Any]:
             | {"y0": 0, "y1": 1, "fillcolor": "@beyond", "line": {"width": 0}, "layer": "below"}
         )
         annotations.append(
-            {"text": "beyond the grid", "xref": "x", "yref": "paper", "showarrow": False}
-            | {"x": math.log10(panel.beyond), "y": 0.01, "xanchor": "left", "yanchor": "bottom"}
-            | {"font": {"size": 11, "color": "@muted"}}
+            {"text": "beyond the runs", "xref": "x", "yref": "paper", "showarrow": False}
+            | {"x": math.log10(panel.beyond), "y": 0.02, "xanchor": "left", "yanchor": "bottom"}
+            | {"textangle": -90, "font": {"size": 11, "color": "@quiet"}}
         )
     layout = {
         "xaxis": _axis(panel.x),
         "yaxis": _axis(panel.y),
         "annotations": annotations,
         "shapes": shapes,
-        "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+        "margin": {"l": 56, "r": 22, "t": 8, "b": 48},
         "paper_bgcolor": "@ground",
         "plot_bgcolor": "@ground",
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@text"},
         "hoverlabel": {"align": "left", "namelength": 0},
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": -0.2,
-            "yanchor": "top",
-            "bgcolor": "rgba(0,0,0,0)",
-        },
-        "showlegend": any(series.label for series in panel.series),
+        "showlegend": False,
     }
     return {"data": traces, "layout": layout}
 
@@ -106,7 +97,7 @@ def chart(panel: Panel) -> dict[str, Any]:
 def _axis(axis: Axis) -> dict[str, Any]:
     ends = (axis.low, axis.high)
     return {
-        "title": {"text": axis.title, "standoff": 8},
+        "title": {"text": axis.words(LETTERS_OF_A_LINE, line="<br>"), "standoff": 8},
         "type": "log" if axis.logarithmic else "linear",
         "range": [math.log10(end) for end in ends] if axis.logarithmic else list(ends),
         "tickmode": "array",
@@ -120,7 +111,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     }
 
 
-def _annotation(text: str, *, x: float, y: float, colour: str) -> dict[str, Any]:
+def _annotation(text: str, *, x: float, y: float) -> dict[str, Any]:
     return {
         "text": text,
         "x": math.log10(x),  # Plotly takes annotations on logarithmic axes as logarithms
@@ -128,7 +119,7 @@ def _annotation(text: str, *, x: float, y: float, colour: str) -> dict[str, Any]
         "xanchor": "left",
         "xshift": 4,
         "showarrow": False,
-        "font": {"color": colour},
+        "font": {"color": "@ink"},
     }
 
 
@@ -145,7 +136,6 @@ def _traces(series: Series, scale: Scale | None) -> list[dict[str, Any]]:
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": series.label,
-        "showlegend": bool(series.label),
         "cliponaxis": series.shape != "points",
     }
     if series.shape == "band":
@@ -173,8 +163,8 @@ def _traces(series: Series, scale: Scale | None) -> list[dict[str, Any]]:
                 "array": [end - value for value, end in zip(values, highs, strict=True)],
                 "arrayminus": [value - end for value, end in zip(values, lows, strict=True)],
                 "color": colours[0],
-                "thickness": 1.4,
-                "width": 4,
+                "thickness": 1.0 if series.small else 1.4,
+                "width": 0 if series.small else 4,
             }
     size = {"star": 10, "circle-open": 13, "diamond": 9, "diamond-open": 9}.get(series.marker, 8)
     border: dict[str, Any] = {"width": 2 if series.marker.endswith("open") else 0.6}
@@ -182,31 +172,3 @@ def _traces(series: Series, scale: Scale | None) -> list[dict[str, Any]]:
         border |= {"color": "@ground"}
     marker = {"symbol": series.marker, "color": colours, "size": 5 if series.small else size}
     return [trace | {"mode": "markers", "marker": marker | {"line": border}}]
-
-
-def _colour_bar(scale: Scale) -> dict[str, Any]:
-    ticks = log_ticks(scale.low, scale.high)
-    bar = {
-        "title": {"text": scale.title, "side": "top", "font": {"size": 12}},
-        "orientation": "h",
-        "thickness": 8,
-        "x": 1,
-        "xanchor": "right",
-        "y": 1.0,
-        "ypad": 0,
-        "yanchor": "bottom",
-        "len": 0.7,
-        "outlinewidth": 0,
-        "tickvals": [scale.place(tick) for tick in ticks],
-        "ticktext": [scale.write(tick) for tick in ticks],
-    }
-    marker = {"colorscale": "@scale", "cmin": 0, "cmax": 1, "color": [0], "colorbar": bar}
-    return {
-        "type": "scatter",
-        "x": [None],
-        "y": [None],
-        "mode": "markers",
-        "marker": marker,
-        "showlegend": False,
-        "hoverinfo": "skip",
-    }

@@ -1,11 +1,19 @@
 const charts = document.getElementById("charts").textContent;
+const root = document.documentElement;
+const button = document.getElementById("theme");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const touch = matchMedia("(pointer: coarse)").matches;
 const config = {responsive: true, displayModeBar: false, doubleClick: "reset+autosize"};
 
+// The theme that the visitor chose, else the one of the system.
+const current = () => root.dataset.theme || (dark.matches ? "dark" : "light");
+const other = () => current() === "dark" ? "light" : "dark";
+
 function draw() {
   const {themes} = JSON.parse(charts);
-  const theme = themes[dark.matches ? "dark" : "light"];
+  const theme = themes[current()];
+  button.textContent = `${other() === "dark" ? "Dark" : "Light"} theme`;
+  button.hidden = false;
   const {panels} = JSON.parse(charts, (key, value) =>
     typeof value === "string" && Object.hasOwn(theme, value) ? theme[value] : value);
   for (const [id, {data, layout}] of Object.entries(panels)) {
@@ -31,3 +39,4 @@ function chooseTicks(chart, layout, change) {
 
 draw();
 dark.addEventListener("change", draw);
+button.addEventListener("click", () => { root.dataset.theme = other(); draw(); });

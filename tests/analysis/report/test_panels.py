@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.analysis.panels import count, log_ticks, power
+from scaling.analysis.report.panels import count, log_ticks, power
 
 
 @pytest.mark.parametrize(
