@@ -157,6 +157,26 @@ def test_the_solver_agrees_with_a_brute_force_search_over_size_tokens_and_batch(
     assert found.loss == pytest.approx(best, rel=0.005)
 
 
+@pytest.mark.parametrize("flops", [None, 2.5e22, 1.9e22])
+def test_the_shortest_way_to_a_loss_agrees_with_a_brute_force_search(flops):
+    """Where compute is scarce too, the batch is smaller than what keeps all chips busy."""
+    budget = Budget(flops=flops, machine=machine(chips=1024), critical=critical(3e6))
+    found = cheapest(CHINCHILLA, SARDANA, 2.1, budget, by="time")
+    params = np.geomspace(1e9, 1e11, 301)[:, None]
+    batch = np.geomspace(1e4, 1e8, 401)[None, :]
+    useful = (B / np.maximum(2.1 - E - A / params**ALPHA, 1e-300)) ** (1 / BETA)
+    tokens = useful * (1 + batch / 3e6)
+    m = budget.machine
+    step = 6 * params * np.maximum(batch / m.chips, m.tokens_per_chip)
+    seconds = tokens / batch * step / (m.peak_flops * m.utilization)
+    fits = 6 * params * tokens <= (flops or np.inf)
+    best = np.where(fits, seconds, np.inf).min()
+    assert found.seconds <= best * (1 + 1e-9)
+    assert found.seconds == pytest.approx(best, rel=0.03)
+    assert found.loss == pytest.approx(2.1)
+    assert found.flops <= (flops or np.inf) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("budget", SITUATIONS, ids=range(len(SITUATIONS)))
 def test_the_run_that_is_found_keeps_every_limit(budget):
     found = allocate(CHINCHILLA, SARDANA, budget)
