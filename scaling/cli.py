@@ -237,7 +237,7 @@ def _fit(options: argparse.Namespace) -> int:
     from scaling.analysis.evidence import Evidence
     from scaling.analysis.fit import fit
     from scaling.analysis.intervals import METHODS
-    from scaling.analysis.report import summarize
+    from scaling.analysis.report.terminal import show, visible
     from scaling.analysis.rules import LAWS
     from scaling.files import write_json
     from scaling.runs import load
@@ -260,15 +260,15 @@ def _fit(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     console = Console()
-    console.print(summarize(Evidence(law=law.to_json())))
+    show(Evidence(law=law.to_json()), console)
     read = ", ".join(f"{ours} from {theirs}" for ours, theirs in law.convention.items())
     for line in (
         f"Read {len(runs)} runs of {options.runs}: {read}.",
-        f"Parameters: {law.diagnostics['identifiability']['verdict']}.",
+        f"The parameters are {law.diagnostics['identifiability']['verdict']}.",
         f"Intervals: {law.bootstrap['n']} refits; {law.bootstrap['method']}.",
         f"  {write_json(path, law.to_json())}",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

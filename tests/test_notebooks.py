@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and the file for Colab is the text's own."""
+"""The notebooks run from top to bottom, and the files for Colab are the texts' own."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT.parent / "shared" / "published" / "chinchilla_fig4.csv"
 TINY = [
     "corpus.languages=es",
     "model.context_tokens=16",
@@ -19,24 +20,60 @@ TINY = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_quickstart_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    text = (ROOT / "notebooks" / "quickstart.py").read_text(encoding="utf-8")
-    switch = "OVERRIDES: list[str] = []"
-    assert switch in text
-    notebook = jupytext.reads(text.replace(switch, f"OVERRIDES = {TINY!r}"), fmt="py:percent")
+def executed(name: str, folder: Path, **switches: object) -> list[nbformat.NotebookNode]:
+    """The outputs of a notebook, run in `folder` with other values for its upper-case names."""
+    text = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for switch, value in switches.items():
+        [line] = [i for i, line in enumerate(lines) if line.split("=")[0].split(":")[0].rstrip()
+                  == switch]  # fmt: skip
+        lines[line] = f"{switch} = {value!r}"
+    notebook = jupytext.reads("\n".join(lines) + "\n", fmt="py:percent")
     client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def pictures(outputs: list[nbformat.NotebookNode]) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_quickstart_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    outputs = executed("quickstart", tmp_path, OVERRIDES=TINY)
+    assert pictures(outputs) == 4
     assert "90% interval" in str(outputs[-1])
 
 
-def test_the_file_for_colab_is_the_text_of_the_notebook() -> None:
-    text = jupytext.read(ROOT / "notebooks" / "quickstart.py")
-    colab = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_chinchilla_notebook_says_where_its_runs_are_made_up(tmp_path: Path) -> None:
+    outputs = executed("chinchilla", tmp_path, RESAMPLES=50)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "SYNTHETIC: there is no analyzing-chinchilla/data/svg_extracted_data.csv" in text
+    assert "243 made-up runs of known law" in text
+    assert "published: 0.001" not in text
+    assert "identified: the runs determine every parameter" in text
+    assert pictures(outputs) == 1
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason=f"no published runs at {PUBLISHED}")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_chinchilla_notebook_reproduces_the_published_refit(tmp_path: Path) -> None:
+    outputs = executed("chinchilla", tmp_path, TABLE=str(PUBLISHED), RESAMPLES=100)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "SYNTHETIC" not in text
+    assert "240 runs from" in text
+    assert "objective 0.00101827402," in text
+    assert "5.76e+23 FLOPs: 73.2B parameters, 1.31T tokens\ntokens per parameter 17.9," in text
+    assert pictures(outputs) == 1
+
+
+@pytest.mark.parametrize("name", ["quickstart", "chinchilla"])
+def test_the_file_for_colab_is_the_text_of_the_notebook(name: str) -> None:
+    text = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+    colab = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert [(cell.cell_type, cell.source) for cell in colab.cells] == [
         (cell.cell_type, cell.source) for cell in text.cells
     ]
