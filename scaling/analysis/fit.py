@@ -1,26 +1,27 @@
 """Fit a law to runs: robust objective, many starts, and what the fit can prove of itself."""
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from scaling.analysis import intervals as intervals_
+from scaling.analysis.compare import compare
+from scaling.analysis.doubts import Fit, doubts, evidence, of_approaches
 from scaling.analysis.fitted import PARTS_OF_A_BUDGET, FitError, Law
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.frontier import frontier, isoflop
-from scaling.analysis.proof import LEAST_SIZE, Best, best_of, gradient, identify
-from scaling.analysis.rules import LAWS
-from scaling.analysis.solver import Penalty, Problem
+from scaling.analysis.objective import check, check_count, delta_of, form_of, problem_of
+from scaling.analysis.proof import best_of, gradient, identify
+from scaling.analysis.solver import Penalty, Problem, Solved
 from scaling.runs import Runs
 
-SIGNIFICANT = 0.05
-# Huber's constant: 95% as efficient as least squares under normal noise (Holland and Welsch 1977).
-EFFICIENT = 1.345
+AUTO = "auto"
+"""The name that stands for whatever law `compare` chooses."""
 
 
 def fit(
@@ -70,12 +71,21 @@ def fit(
       FitError: fewer runs than parameters + 1, an input that does not vary or follows from the
         others, a target that does not vary, an unknown law, a column that is not there.
     """
-    form = _form(law)
+    if law == AUTO:
+        if fixed or starts is not None:
+            raise FitError(
+                "fixed parameters and starts belong to one law; name it in place of auto"
+            )
+        return fit_auto(
+            runs, delta=delta, asymmetry=asymmetry, intervals=intervals, bootstrap=bootstrap,
+            seed=seed,
+        )  # fmt: skip
+    form = form_of(law)
     n, p = len(runs), len(form.names) - len(fixed or {})
-    _check_count(runs, form, p)
+    check_count(runs, form, p)
     problem = problem_of(runs, form)
     theta, free = _fixed(problem, fixed or {})
-    _check(runs, problem)
+    check(runs, problem)
     first = problem.starts() if starts is None else problem.inside(
         form.coordinates(np.asarray(starts, np.float64), problem.means)
     )  # fmt: skip
@@ -83,13 +93,12 @@ def fit(
     if not free.all():
         first = np.unique(first, axis=0)
     if delta is None:
-        delta = _delta(problem, first, free, n - p)
+        ends = _search(problem, first, Penalty(math.inf), free)
+        delta = delta_of(problem.target - problem.linked(ends.theta[ends.value.argmin()]), n - p)
     penalty = Penalty(delta, asymmetry)
     best = best_of(problem, _search(problem, first, penalty, free), penalty, free=free)
     fitted = problem.linked(best.theta)
     residuals = problem.target - fitted
-    jacobian = problem.jacobian(best.theta)[:, free]
-    spread = math.sqrt(float(residuals @ residuals) / (n - p))
 
     method = intervals or intervals_.choose(n, p, runs.series)
     drawn = intervals_.resample(
@@ -98,51 +107,31 @@ def fit(
     )  # fmt: skip
     values = form.natural(best.theta, problem.means)
     samples = form.natural(drawn.theta, problem.means)
-    samples = samples[np.isfinite(samples).all(axis=1)]
+    finite = np.isfinite(samples).all(axis=1)
+    samples, spreads = samples[finite], drawn.spread[finite]
     known = identify(problem, best, penalty, free=free)
-    trend = {
-        name: _trend(regressor, residuals, jacobian)
-        for name, regressor in {
-            "params": np.log(runs.params),
-            "flops": np.log(runs.flops),
-            "flops_curvature": _bend(np.log(runs.flops)),
-        }.items()
-    }
-    predicted = np.exp(fitted) if form.link == "log" else fitted
+    curves = isoflop(runs, draws=bootstrap, seed=seed) if form.target == "loss" else None
+    found = Fit(
+        runs=runs, problem=problem, penalty=penalty, best=best, free=free, residuals=residuals,
+        jacobian=problem.jacobian(best.theta)[:, free], resampled=drawn.theta, samples=samples,
+        known=known, isoflop=curves,
+    )  # fmt: skip
+    against = evidence(found)
     diagnostics = {
         "starts": best.starts,
         "share_best": best.share_best,
         "second_basin_gap": best.second_basin_gap,
         "polish_gain": best.polish_gain,
         "gradient_norm": float(np.linalg.norm(gradient(problem, best.theta, penalty)[free])),
-        "residual_sd": spread,
+        "residual_sd": math.sqrt(float(residuals @ residuals) / (n - p)),
         "degrees_of_freedom": n - p,
         "identifiability": known,
-        "residuals": [
-            {
-                "run_id": runs.run_id[i],
-                "params": _or_null(runs.params[i]),
-                "tokens": _or_null(runs.tokens[i]),
-                "flops": _or_null(runs.flops[i]),
-                form.target: float(runs.column(form.target)[i]),
-                "predicted": float(predicted[i]),
-                "residual": float(residuals[i]),
-            }
-            for i in range(n)
-        ],
-        "trend": trend,
-        "warnings": [
-            *runs.warnings,
-            *_trend_warnings(trend, runs),
-            *_identity_warnings(known),
-            *_bound_warnings(problem, best.theta, drawn.theta, free),
-            *_basin_warnings(best, n - p),
-            *_flops_warnings(runs),
-        ],
+        "residuals": _residuals(runs, form, fitted, residuals),
+        **against,
+        "warnings": [*runs.warnings, *doubts(found, against)],
     }
     spends = PARTS_OF_A_BUDGET.issuperset(form.inputs) and form.target == "loss"
-    curve = frontier(form, values, samples, flops=runs.flops) if spends else None
-    return Law(
+    done = Law(
         law=law,
         params=_named(form, values),
         stderr=_named(form, samples.std(axis=0, ddof=1)),
@@ -157,34 +146,65 @@ def fit(
         dropped=[{"run_id": run.run_id, "reason": run.reason} for run in runs.dropped],
         convention=dict(runs.convention),
         diagnostics=diagnostics,
-        isoflop=isoflop(runs, draws=bootstrap, seed=seed) if form.target == "loss" else None,
-        frontier=curve,
+        isoflop=curves,
+        frontier=frontier(form, values, samples, flops=runs.flops) if spends else None,
         bootstrap={
             "method": intervals_.METHODS[method],
             "kind": method,
             "n": bootstrap,
             "seed": seed,
             "samples": _named(form, samples.T),
-            "residual_sd": drawn.spread[: len(samples)].tolist(),
+            "residual_sd": spreads.tolist(),
         },
     )
+    return _warned(done, of_approaches(runs, done))
 
 
-def problem_of(runs: Runs, form: Form) -> Problem:
-    """The law at the runs' columns.
+def fit_auto(
+    runs: Runs,
+    *,
+    delta: float | None = None,
+    asymmetry: float = 1.0,
+    intervals: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Law:
+    """Fit the law that is least wrong about larger runs, without the early runs it is better
+    without: see `scaling.analysis.compare.compare`, whose whole comparison is the law's
+    `comparison`.
 
     Raises:
-      BadTable: a column is not there, or not positive where the law takes its logarithm.
+      FitError: no law of the loss can be fitted.
     """
-    logs = {name: runs.log(name) for name in form.inputs}
-    log = form.link == "log"
-    return Problem.of(form, logs, runs.log(form.target) if log else runs.column(form.target))
+    found = compare(runs, delta=delta, asymmetry=asymmetry, seed=seed)
+    law = fit(
+        found.kept(runs), found.chosen, delta=delta, asymmetry=asymmetry, intervals=intervals,
+        bootstrap=bootstrap, seed=seed,
+    )  # fmt: skip
+    return _warned(dataclasses.replace(law, comparison=found.to_json()), found.warnings)
 
 
-def _form(law: str) -> Form:
-    if law not in LAWS:
-        raise FitError(f"law {law!r} is unknown; use one of {', '.join(LAWS)}")
-    return LAWS[law]
+def _warned(law: Law, warnings: Sequence[str]) -> Law:
+    both = [*law.warnings, *warnings]
+    return dataclasses.replace(law, diagnostics={**law.diagnostics, "warnings": both})
+
+
+def _residuals(runs: Runs, form: Form, fitted: Array, residuals: Array) -> list[dict[str, Any]]:
+    """The `residuals` of law.json: what each run had, and what the law says of it."""
+    predicted = np.exp(fitted) if form.link == "log" else fitted
+    target = runs.column(form.target)
+    return [
+        {
+            "run_id": runs.run_id[i],
+            "params": _or_null(runs.params[i]),
+            "tokens": _or_null(runs.tokens[i]),
+            "flops": _or_null(runs.flops[i]),
+            form.target: float(target[i]),
+            "predicted": float(predicted[i]),
+            "residual": float(residuals[i]),
+        }
+        for i in range(len(runs))
+    ]
 
 
 def _or_null(number: float) -> float | None:
@@ -215,164 +235,7 @@ def _fixed(problem: Problem, fixed: Mapping[str, float]) -> tuple[Array, NDArray
     return theta, np.isnan(values)
 
 
-def _search(problem: Problem, first: Array, penalty: Penalty, free: NDArray[np.bool_]) -> Any:
+def _search(problem: Problem, first: Array, penalty: Penalty, free: NDArray[np.bool_]) -> Solved:
     if free.all():
         return problem.search(first, penalty)
     return problem.solve(first, penalty, free=free)
-
-
-def _delta(problem: Problem, first: Array, free: NDArray[np.bool_], freedom: int) -> float:
-    ends = _search(problem, first, Penalty(math.inf), free)
-    residuals = problem.target - problem.linked(ends.theta[np.argmin(ends.value)])
-    scale = 1.4826 * float(np.median(np.abs(residuals)))
-    return max(EFFICIENT * scale * math.sqrt(len(residuals) / freedom), LEAST_SIZE)
-
-
-def _check_count(runs: Runs, form: Form, p: int) -> None:
-    n = len(runs)
-    if n < p + 1:
-        left = f" ({len(runs.dropped)} were dropped)" if runs.dropped else ""
-        raise FitError(
-            f"{n} runs{left} cannot determine the {p} parameters of {form.name}; give at least "
-            f"{p + 1}, better 16 or more"
-        )
-
-
-def _check(runs: Runs, problem: Problem) -> None:
-    form, n = problem.form, len(runs)
-    for name in form.inputs:
-        distinct = np.unique(runs.column(name))
-        if distinct.size < 3:
-            values = " and ".join(f"{value:.6g}" for value in distinct)
-            more = {"params": "sizes", "tokens": "lengths"}.get(name, f"values of {name}")
-            raise FitError(
-                f"all {n} runs have {name} = {values}; {form.name} needs at least three different "
-                f"values of {name}, so train other {more} too"
-            )
-    if {"params", "tokens"}.issubset(form.inputs):
-        ratio = problem.logs["tokens"] - problem.logs["params"]
-        if np.ptp(ratio) < 0.01:
-            raise FitError(
-                f"all {n} runs have {np.exp(ratio.mean()):.4g} tokens per parameter, so the "
-                "effects of size and data cannot be told apart; train some sizes on fewer or more "
-                "tokens"
-            )
-    for first, second in _alike(problem):
-        raise FitError(
-            f"{first} and {second} rise together in all {n} runs, so their effects cannot be told "
-            "apart; vary one without the other, or use a law of one of them"
-        )
-    if np.ptp(problem.target) < 1e-9:
-        raise FitError(
-            f"all {n} runs have {form.target} {runs.column(form.target)[0]:.6g}; a law needs a "
-            f"{form.target} that varies, so check the column"
-        )
-
-
-def _alike(problem: Problem) -> list[tuple[str, str]]:
-    """Pairs of inputs whose logs are one line."""
-    names = [name for name in problem.form.inputs if np.isfinite(problem.logs[name]).all()]
-    found = []
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            correlation = np.corrcoef(problem.logs[first], problem.logs[second])[0, 1]
-            if abs(correlation) > 1 - 1e-8:
-                found.append((first, second))
-    return found
-
-
-def _bend(x: Array) -> Array:
-    bend: Array = (x - x.mean()) ** 2
-    return bend
-
-
-def _trend(regressor: Array, residuals: Array, jacobian: Array) -> dict[str, float | None]:
-    """Score test: the slope of the residuals on what of the regressor the law does not explain."""
-    if np.isnan(regressor).any():  # a table without sizes or compute
-        return {"slope": None, "p_value": None}
-    freedom = len(residuals) - jacobian.shape[1] - 1
-    q, _ = np.linalg.qr(jacobian / np.linalg.norm(jacobian, axis=0))
-    x = regressor - regressor.mean()
-    own = x - q @ (q.T @ x)
-    rest = residuals - q @ (q.T @ residuals)
-    if freedom < 1 or own @ own < 1e-10 * (x @ x) or rest @ rest < residuals.size * LEAST_SIZE**2:
-        return {"slope": None, "p_value": None}
-    slope = float(own @ rest / (own @ own))
-    left = rest - slope * own
-    error = math.sqrt(float(left @ left) / freedom / float(own @ own))
-    p_value = float(2 * scipy.stats.t.sf(abs(slope) / max(error, 1e-300), freedom))
-    return {"slope": slope, "p_value": p_value}
-
-
-def _trend_warnings(trend: dict[str, dict[str, float | None]], runs: Runs) -> list[str]:
-    named = {
-        "flops": "residuals trend with compute",
-        "flops_curvature": "residuals bend with compute",
-        "params": "residuals trend with size",
-    }
-    found = [
-        f"{text} (p = {p_value:.2g})"
-        for name, text in named.items()
-        if (p_value := trend[name]["p_value"]) is not None and p_value < SIGNIFICANT
-    ]
-    if not found:
-        return []
-    return [
-        f"{' and '.join(found)}: the law does not hold over all of these runs; if the smallest "
-        f"budgets (from {runs.flops.min():.2g} FLOPs) lie before the power law begins, leave them "
-        "out and train larger ones; if only some sizes stand out, check their tuning"
-    ]
-
-
-def _identity_warnings(known: Mapping[str, Any]) -> list[str]:
-    if not known["not_identified"]:
-        return []
-    return [
-        f"{known['verdict']}: do not read these parameters; predictions near the runs may still "
-        "hold. Widen the range of the inputs, or use a law with fewer parameters"
-    ]
-
-
-def _bound_warnings(
-    problem: Problem, theta: Array, resampled: Array, free: NDArray[np.bool_]
-) -> list[str]:
-    texts = []
-    lower, upper = problem.form.bounds
-    for i in np.flatnonzero(free):
-        name, low, high = problem.form.parameters[i].name, lower[i], upper[i]
-        share = float(np.mean((resampled[:, i] <= low) | (resampled[:, i] >= high)))
-        fitted = theta[i] - low < 1e-6 or high - theta[i] < 1e-6
-        if fitted:
-            end = "lower" if theta[i] - low < 1e-6 else "upper"
-            texts.append(
-                f"{name} ends on its {end} bound: the runs do not determine it; widen the range of "
-                "sizes and tokens"
-            )
-        elif share > 0.05:
-            texts.append(
-                f"{name} ends on a bound in {share:.0%} of the bootstrap resamples: the runs "
-                "hardly determine it; widen the range of sizes and tokens, or repeat runs"
-            )
-    return texts
-
-
-def _basin_warnings(best: Best, freedom: int) -> list[str]:
-    # In units of the noise variance the gap is gap x freedom: under 4 is within two standard
-    # deviations.
-    gap = best.second_basin_gap
-    if gap is None or gap * freedom >= 4:
-        return []
-    return [
-        f"a second set of parameters fits almost as well (objective {gap:.2%} higher): do not read "
-        "the parameters one by one; more sizes and budgets would tell the two apart"
-    ]
-
-
-def _flops_warnings(runs: Runs) -> list[str]:
-    ratio = runs.flops / (6 * runs.params * runs.tokens)
-    if np.isnan(ratio).any() or np.abs(np.log(ratio)).max() < math.log(1.1):
-        return []
-    return [
-        f"flops is {ratio.min():.3g} to {ratio.max():.3g} times 6 * params * tokens: budgets are "
-        "grouped by the flops column, but the frontier and the plan take 6 * params * tokens"
-    ]

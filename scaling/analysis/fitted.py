@@ -115,7 +115,8 @@ class Law:
     """A fitted law: the content of law.json, and predictions from it.
 
     `params`, `stderr`, `interval_95` are keyed by the law's parameters, in the units of its `Form`;
-    the other fields are plain JSON objects as documented with `fit`, `isoflop` and `frontier`.
+    the other fields are plain JSON objects as documented with `fit`, `isoflop` and `frontier`;
+    `comparison`, of a law that was chosen among many, with `Comparison.to_json`.
     """
 
     law: str
@@ -130,6 +131,7 @@ class Law:
     isoflop: Mapping[str, Any] | None
     frontier: Mapping[str, Any] | None
     bootstrap: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None = None
 
     @property
     def form(self) -> Form:
@@ -237,10 +239,10 @@ class Law:
                 f"of schema {SCHEMA} with one of {', '.join(LAWS)}; {REMEDY}"
             )
         names = [entry.name for entry in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in obj]
+        missing = [name for name in names if name not in obj and name != "comparison"]
         if missing:
             raise FitError(f"this law.json lacks {', '.join(missing)}; {REMEDY}")
-        law = cls(**{name: obj[name] for name in names})
+        law = cls(**{name: obj[name] for name in names if name in obj})
         try:
             residuals = [float(entry["residual"]) for entry in law.diagnostics["residuals"]]
             drawn = np.asarray(law.bootstrap["residual_sd"], np.float64)

@@ -27,6 +27,7 @@ THEMES: dict[str, dict[str, Any]] = {
         **ROLES,
         "ink": "#c3cad3",
         "muted": "#929aa5",
+        "faint": "#565f6b",
         "minimum": "#ffffff",
         "predicted": "#56b4e9",
         "measured": "#ff9a4d",
@@ -63,11 +64,6 @@ def chart(panel: Panel) -> dict[str, Any]:
         for series in panel.series
         if series.tag
     ]
-    if panel.notes:
-        annotations.append(
-            {"text": "<br>".join(panel.notes), "xref": "paper", "yref": "paper", "x": 0.99}
-            | {"y": 0.99, "align": "right", "showarrow": False}
-        )
     shapes = []
     if panel.beyond is not None and panel.beyond < panel.x.high:
         shapes.append(

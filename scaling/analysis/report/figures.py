@@ -77,11 +77,12 @@ def paper(panels: Sequence[Panel]) -> Figure:
         figure = Figure(figsize=(width * across, height * down), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.subplots(down, across, squeeze=False).flatten().tolist()
+        noted = any(panel.notes for panel in panels)
         for panel, axes in zip_longest(panels, grid):
             if panel is None:
                 axes.set_axis_off()
             else:
-                _draw_panel(panel, axes, letters=LETTERS_OF_A_LINE[across])
+                _draw_panel(panel, axes, letters=LETTERS_OF_A_LINE[across], noted=noted)
         _draw_scales(panels, grid[: len(panels)], figure)
         _draw_legend(grid, figure, across)
         figure.draw_without_rendering()  # once: the layout takes longer than the drawing
@@ -98,8 +99,18 @@ def save(figure: Figure, kind: str) -> bytes:
     return picture.getvalue()
 
 
-def _draw_panel(panel: Panel, axes: Axes, *, letters: int) -> None:
-    axes.set_title(panel.title)
+def _draw_panel(panel: Panel, axes: Axes, *, letters: int, noted: bool) -> None:
+    axes.set_title(panel.title, pad=15 if noted else None)
+    # A line under the title: inside, notes would hide points.
+    axes.annotate(
+        "; ".join(panel.notes),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=7,
+        color="#444444",
+    ).set_in_layout(False)
     for axis, letter in ((panel.x, "x"), (panel.y, "y")):
         _set_axis(axis, axes, letter, letters=letters)
     if panel.beyond is not None and panel.beyond < panel.x.high:
@@ -117,18 +128,6 @@ def _draw_panel(panel: Panel, axes: Axes, *, letters: int) -> None:
         )
     for order, series in enumerate(panel.series, 2):
         _draw_series(series, axes, panel.scale, order)
-    if panel.notes:
-        axes.annotate(
-            "\n".join(panel.notes),
-            (0.98, 0.97),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            fontsize=7,
-            color="#444444",
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-            zorder=len(panel.series) + 3,
-        )
 
 
 def _draw_legend(grid: Sequence[Axes], figure: Figure, across: int) -> None:
@@ -155,7 +154,8 @@ def _set_axis(axis: Axis, axes: Axes, letter: str, *, letters: int) -> None:
     words = axis.words(letters, line="\n")
     axes.set(**{f"{letter}lim": (axis.low, axis.high), f"{letter}label": words})
     side = axes.xaxis if letter == "x" else axes.yaxis
-    step = axis.step(letters) if letter == "x" else 1
+    # Beside the letters of a line stand the axis' own title and numbers.
+    step = axis.step(round(0.85 * letters)) if letter == "x" else 1
     side.set_major_locator(FixedLocator(list(axis.ticks[::step])))
     side.set_major_formatter(FixedFormatter(list(axis.texts[::step])))
     side.set_minor_formatter(NullFormatter())

@@ -169,8 +169,9 @@ def _exhibit(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
     if exhibit.title:
         title, level = f"<h3>{_safe(exhibit.title)}</h3>", "h4"
     charts = [
-        f'<figure><{level}>{_safe(panel.title)}</{level}><div class="chart" id="{name}-{index}" '
-        f'role="img" aria-label="{_safe(describe(panel))}"></div></figure>'
+        f"<figure><{level}>{_safe(panel.title)}</{level}>{_note(panel)}"
+        f'<div class="chart" id="{name}-{index}" role="img" aria-label="{_safe(describe(panel))}">'
+        "</div></figure>"
         for index, panel in enumerate(panels)
     ]
     files = ", ".join(f"figures/{name}.{kind}" for kind in FORMATS)
@@ -179,6 +180,10 @@ def _exhibit(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
         f'{title}<div class="figures{small}">{"".join(charts)}</div>{legend(panels)}'
         f'<p class="quiet">{_safe(exhibit.caption)} For a paper: {files}.</p>'
     )
+
+
+def _note(panel: Panel) -> str:
+    return f'<p class="note">{_safe("; ".join(panel.notes))}</p>' if panel.notes else ""
 
 
 def _cards(evidence: Evidence) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 ROLES = {
     "ink": "#333333",
     "muted": "#767676",
+    "faint": "#bdbdbd",
     "minimum": "#111111",
     "predicted": "#0072B2",
     "measured": "#D55E00",
@@ -154,24 +155,24 @@ def count(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
-def power(value: float) -> str:
-    """A number of FLOPs with two digits and a power of ten: 5.5×10¹¹."""
-    mantissa, exponent = f"{value:.1e}".split("e")
+def power(value: float, *, digits: int = 2) -> str:
+    """A number as a power of ten, such as one of FLOPs: 5.5×10¹¹."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     ten = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
-    mantissa = mantissa.removesuffix(".0")
+    mantissa = f"{float(mantissa):g}".replace("-", "−")
     return ten if mantissa == "1" else f"{mantissa}×{ten}"
 
 
-def tidy(value: float) -> str:
-    """A number with three digits, as 10^n where it is far from one: 0.348, 2.1×10⁻⁹."""
+def tidy(value: float, *, digits: int = 3) -> str:
+    """A number with so many digits, as a power of ten where it is far from one: 0.348, 2.1×10⁻⁹."""
     if value and not 1e-4 <= abs(value) < 1e6:
-        return power(value).replace("-", "−")
-    return f"{float(f'{value:.3g}'):g}".replace("-", "−")
+        return power(value, digits=digits)
+    return f"{float(f'{value:.{digits}g}'):g}".replace("-", "−")
 
 
 def percent(value: float) -> str:
     """A percentage with two digits: 0.35%, 12%."""
-    return f"{tidy(float(f'{value:.2g}'))}%"
+    return f"{tidy(value, digits=2)}%"
 
 
 def colour_scale(title: str, values: Sequence[float], *, write: Callable[[float], str]) -> Scale:
@@ -197,15 +198,21 @@ def log_axis(
 
 
 def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
-    """At most `most` round numbers in the range: 1 to 9, or fewer, times powers of ten."""
+    """At most `most` round numbers in the range, some of 1, 1.5, 2, 3, 5, 7 times powers of ten.
+
+    1, 2, 5 where they give three or more, else finer digits or coarser ones.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    ticks: list[float] = []
-    for digits in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
+    found: list[list[float]] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = [d * 10.0**e for e in range(first, last + 1) for d in digits]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= most:
+        found.append([tick for tick in ticks if low <= tick <= high])
+    for ticks in found[2:] + found[1::-1]:  # 1, 2, 5 are read most easily
+        if 3 <= len(ticks) <= most:
             return ticks
-    return ticks[:: math.ceil(len(ticks) / most)]
+    if len(found[0]) > most:
+        return found[0][:: math.ceil(len(found[0]) / most)]
+    return max((ticks for ticks in found if len(ticks) <= most), key=len)
 
 
 def loss_axis(title: str, values: Sequence[float]) -> Axis:
@@ -221,7 +228,7 @@ def loss_axis(title: str, values: Sequence[float]) -> Axis:
 def above(values: Sequence[float], axis: Axis) -> list[str]:
     """A note where the axis cuts points off, nothing where it does not."""
     cut = sum(value > axis.high for value in values)
-    return [f"{cut} of {len(values)} runs lie above"] if cut else []
+    return [f"{cut} of {len(values)} above"] if cut else []
 
 
 def linear_axis(title: str, low: float, high: float) -> Axis:

@@ -14,6 +14,8 @@ from scaling.analysis.report.tables import Cell, Entry, Table
 
 MOST_ROWS = 60
 """A longer table is cut short, and says so."""
+MOST_LETTERS = 30
+"""A longer name is folded."""
 
 
 def show(evidence: Evidence, console: Console) -> None:
@@ -101,11 +103,15 @@ def _drawn(table: Table) -> rich_table.Table:
         pad_edge=False,
         collapse_padding=True,
     )
+    names = max(len(_letters(row[0])) for row in table.rows)
     kept = [index for index, name in enumerate(table.head) if name not in table.wide]
     for index in kept:
         wordy = index == 0 or table.head[index] in table.wordy
         drawn.add_column(
-            Text(visible(table.head[index])), justify="left" if wordy else "right", overflow="fold"
+            Text(visible(table.head[index])),
+            justify="left" if wordy else "right",
+            overflow="fold",
+            no_wrap=index == 0 and names <= MOST_LETTERS,
         )
     for row in table.rows[:MOST_ROWS]:
         drawn.add_row(*(Text(_letters(row[index])) for index in kept))

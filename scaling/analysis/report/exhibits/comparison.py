@@ -96,7 +96,7 @@ def _lines(drawn: Sequence[tuple[str, list[Error]]], chosen: str | None) -> list
     further = max(0, sum(law != chosen for law, _ in drawn) - len(RIVALS))
     series: list[Series] = []
     for law, points in drawn:
-        label, role = law, "muted"
+        label, role = law, "faint"
         marker: Marker = "circle-open"
         if law == chosen:
             label, role, marker = f"{law} (chosen)", "predicted", "circle"
@@ -117,7 +117,7 @@ def _lines(drawn: Sequence[tuple[str, list[Error]]], chosen: str | None) -> list
                 shape="points",
                 role=role,
                 marker=marker,
-                small=role == "muted",
+                small=role == "faint",
                 label=label,
                 hover=[
                     f"{law}: {percent(value)} at {_times(at)}"

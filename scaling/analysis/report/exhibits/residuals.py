@@ -37,7 +37,7 @@ def panels(evidence: Evidence) -> list[Panel]:
     unit = "%" if of_logs else evidence.target
     y = linear_axis(f"Residual ({unit})", -reach, reach)
     cut = sum(abs(value) > reach for value in shown)
-    outside = [f"{cut} of {len(shown)} runs lie outside"] if cut else []
+    outside = [f"{cut} of {len(shown)} outside"] if cut else []
     flops = _column(rows, "flops")
     trends = evidence.law["diagnostics"].get("trend") or {} if evidence.law else {}
     found = []
@@ -55,13 +55,13 @@ def panels(evidence: Evidence) -> list[Panel]:
         )
         found.append(
             Panel(
-                title=f"Residuals against {WORDS.get(name, name.replace('_', ' '))}",
+                title=f"Against {WORDS.get(name, name.replace('_', ' '))}",
                 x=x,
                 y=y,
                 series=[*_zero(x, spread), points],
                 scale=colour_scale("Training FLOPs", flops, write=power) if flops else None,
                 notes=[
-                    *([] if p_value is None else [f"trend: p = {_two_digits(p_value)}"]),
+                    *([] if p_value is None else [f"trend: p = {tidy(p_value, digits=2)}"]),
                     *outside,
                 ],
             )
@@ -125,10 +125,6 @@ def _reach(shown: Sequence[float], spread: float) -> float:
     return 1.15 * max(1e-3, 1.15 * spread, min(sizes[-1], 3 * most))
 
 
-def _two_digits(value: float) -> str:
-    return tidy(float(f"{value:.2g}"))
-
-
 def _against(evidence: Evidence, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     inputs = evidence.form.inputs if evidence.form else ("params", "tokens")
     names = [name for name in inputs if name not in PARTS_OF_A_BUDGET]
@@ -180,7 +176,7 @@ def _hover(row: Mapping[str, Any], target: str) -> str:
         for name, words in (("params", "parameters"), ("tokens", "tokens"), ("flops", "FLOPs"))
         if row.get(name)
     ]
-    measured = f"measured {tidy(row[target])}, " if row.get(target) is not None else ""
+    measured = f"measured {tidy(row[target], digits=4)}, " if row.get(target) is not None else ""
     parts = [html.escape(str(row["run_id"])), ", ".join(counts)]
-    parts += [f"{measured}predicted {row['predicted']:.4g}"]
+    parts += [f"{measured}predicted {tidy(row['predicted'], digits=4)}"]
     return "<br>".join(part for part in parts if part)

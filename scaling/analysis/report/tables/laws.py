@@ -32,9 +32,9 @@ def law_table(evidence: Evidence) -> Table:
         rows.append(
             [
                 name,
-                f"{value:.4g}",
-                cell(error, write="{:.2g}".format, why="not estimated"),
-                between(ends, write="{:.4g}".format),
+                _four(value),
+                cell(error, write=lambda x: tidy(x, digits=2), why="not estimated"),
+                between(ends, write=_four),
                 open_ends(known[name]) if name in known else Cell("no profile was made"),
                 unit if unit != "1" else Cell("a pure number"),
             ]
@@ -42,6 +42,10 @@ def law_table(evidence: Evidence) -> Table:
     rows += _exponents(evidence)
     head = ["Parameter", "Value", "± s.e.", "95% interval", "Profile", "Unit"]
     return Table(title="Law", head=head, rows=rows, wide=["Unit"])
+
+
+def _four(value: float) -> str:
+    return tidy(value, digits=4)
 
 
 def _exponents(evidence: Evidence) -> list[list[Entry]]:
@@ -142,14 +146,16 @@ def comparison_table(evidence: Evidence) -> Table:
         row += [cell(score, write=lambda x: percent(100 * x), why=why)]
         row += [cell(entry.get("score_stderr"), write=lambda x: percent(100 * x), why=why)]
         rows.append([*row, _said(entry, comparison)])
-    head = ["Law", "Free", *(f"to {tidy(cut['factor'])}×" for cut in cuts)]
-    head += ["Score", "± s.e.", "Note"]
-    return Table(title="Error on the runs left out", head=head, rows=rows, wordy=["Note"])
+    at = [f"to {tidy(cut['factor'])}×" for cut in cuts]
+    head = ["Law", "Free", *at, "Score", "± s.e.", "Note"]
+    title = "Error on the runs left out"
+    return Table(title=title, head=head, rows=rows, wordy=["Note"], wide=at)
 
 
 def _said(entry: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
-    said = ["chosen"] if entry["law"] == comparison.get("chosen") else []
-    said += ["within one standard error of the best"] if entry.get("within") else []
+    chosen = entry["law"] == comparison.get("chosen")
+    said = ["chosen"] if chosen else []
+    said += ["within one standard error of the best"] if entry.get("within") and not chosen else []
     said += [f"from {power(entry['from_flops'])} FLOPs on"] if entry.get("from_flops") else []
     said += ["no two starts agree on its best fit"] if entry.get("converged") is False else []
     said += [str(entry["reason"])] if entry.get("reason") else []
