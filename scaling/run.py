@@ -21,8 +21,9 @@ from scaling.records import Record
 from scaling.train import optim, processes
 from scaling.train.checkpoint import Checkpoints
 from scaling.train.journal import Journal, Reporter
-from scaling.train.loop import Cadence, Diverged, Program, TrainState, train
+from scaling.train.loop import Cadence, Diverged, train
 from scaling.train.profiler import Profiler
+from scaling.train.program import Program, TrainState
 from scaling.train.trackers import Run as Tracked
 from scaling.train.trackers import open_trackers
 from scaling.train.watchdog import Watchdog

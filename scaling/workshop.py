@@ -15,7 +15,7 @@ from scaling.data.tokenizer import FIRST_SENTINEL, Tokenizer
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder, Encoder
 from scaling.train import objectives, optim, processes
-from scaling.train.loop import Program
+from scaling.train.program import Program
 from scaling.train.sharding import make_mesh
 
 

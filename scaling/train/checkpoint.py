@@ -21,7 +21,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from scaling.files import differences, encode, write_json, writing
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 
 ROOM = 4
 """Free space that a save asks for, in sizes of the state: Orbax writes aside and then renames."""

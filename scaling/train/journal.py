@@ -12,8 +12,8 @@ import jax
 
 from scaling.files import write_bytes, writing
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import Metrics, Program, TrainState
 from scaling.train.profiler import Profiler
+from scaling.train.program import Metrics, Program, TrainState
 from scaling.train.trackers import Tracker
 from scaling.train.watchdog import Watchdog
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from scaling.train.checkpoint import MANIFEST, CheckpointError, Checkpoints
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 
 IDENTITY = {"config": {"seed": 3, "model": {"width": 16}}, "data_hash": "ab", "code_version": "1"}
 
@@ -248,7 +248,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import jax, jax.numpy as jnp
 from pathlib import Path
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 zero = jnp.zeros((), jnp.int32)
 def state(step):
     values = jax.random.normal(jax.random.key(step), (256, 1024))

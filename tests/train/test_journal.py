@@ -11,8 +11,8 @@ import pytest
 
 from scaling.train import journal as journals
 from scaling.train.journal import ACCOUNTS, Journal, Reporter
-from scaling.train.loop import Metrics, TrainState
 from scaling.train.profiler import Profiler
+from scaling.train.program import Metrics, TrainState
 from scaling.train.watchdog import Watchdog
 
 BATCH_TOKENS, STEPS = 56, 12
