@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -66,6 +67,31 @@ def cell_of(config: ConfigDict) -> ConfigDict:
     with cell.unlocked():
         del cell.study
     return cell
+
+
+COOLING = ("wsd", "wsd_sqrt")
+"""Schedules whose plateau does not know the budget: runs that differ in it alone share a trunk."""
+
+
+def branch_steps(cell: ConfigDict) -> int | None:
+    """After how many updates a resolved cell leaves its trunk: the last before its cooldown.
+
+    None where the schedule knows the budget from the start, or the warm-up meets the cooldown.
+    """
+    optimizer, total = cell.optimizer, cell.budget.tokens
+    if optimizer.schedule not in COOLING:
+        return None
+    flat = (1 - optimizer.cooldown_fraction) * total
+    # The rate of an update is that in its middle; half an update is left to rounding.
+    steps = math.floor(flat / cell.batch_tokens - 0.5)
+    return steps if steps * cell.batch_tokens > optimizer.warmup_tokens else None
+
+
+def trunk_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trunk is, of the plain identity of any run that leaves it: all but its end."""
+    optimizer = {k: v for k, v in content["optimizer"].items() if k != "cooldown_fraction"}
+    rest = {key: value for key, value in content.items() if key != "budget"}
+    return rest | {"optimizer": optimizer}
 
 
 def size_of(cell: ConfigDict) -> sizes.Size:

@@ -49,8 +49,8 @@ class Workshop:
             self._data[name] = folder, shards.read(folder)
         return self._data[name]
 
-    def stream(self, cell: ConfigDict) -> loader.TrainStream:
-        """The cell's batches.
+    def stream(self, cell: ConfigDict, *, tokens: int | None = None) -> loader.TrainStream:
+        """The cell's batches, enough of them for `tokens`, those of its budget where None.
 
         Raises:
           ConfigError: the corpus has fewer tokens than the cell's budget.
@@ -63,9 +63,10 @@ class Workshop:
             corrupt=self._corruption(cell),
         )
         available = stream.steps * cell.batch_tokens
-        if cell.budget.tokens > available:
+        needed = cell.budget.tokens if tokens is None else tokens
+        if needed > available:
             raise configs.ConfigError(
-                f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
+                f"{run_id(cell)} needs {needed} tokens, the corpus has {available} for "
                 "training and none is used twice; use a wider model or a smaller budget"
             )
         return stream
@@ -107,11 +108,11 @@ class Workshop:
             )
         return None
 
-    def program(self, cell: ConfigDict) -> Program:
-        """The compiled functions of the cell's shape."""
-        name = program_key(cell)
+    def program(self, cell: ConfigDict, *, packed: int | None = None) -> Program:
+        """The compiled functions of the cell's shape, for one run or for so many packed."""
+        name = f"{program_key(cell)}-{packed}"
         if name not in self._programs:
-            self._programs[name] = make_program(cell)
+            self._programs[name] = make_program(cell, packed=packed)
         return self._programs[name]
 
 
@@ -133,7 +134,7 @@ def program_key(cell: ConfigDict) -> str:
     return configs.hash_of(sections | {"optimizer": optimizer, "runtime": runtime})
 
 
-def make_program(cell: ConfigDict) -> Program:
+def make_program(cell: ConfigDict, *, packed: int | None = None) -> Program:
     """The compiled functions for cells of this shape, none of them compiled yet."""
     size, kind, runtime = cells.size_of(cell), cells.architecture_of(cell), cell.runtime
     optimizer, context = cell.optimizer, cell.model.context_tokens
@@ -165,6 +166,7 @@ def make_program(cell: ConfigDict) -> Program:
         microbatches=runtime.microbatches,
         chunk_tokens=runtime.loss_chunk_tokens,
         dispatch_steps=runtime.dispatch_steps,
+        packed=packed,
     )
 
 
