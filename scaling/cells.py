@@ -62,10 +62,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
 
 def cell_of(config: ConfigDict) -> ConfigDict:
-    """What a single run depends on: the resolved config without its study."""
+    """What a single run depends on: the resolved config without its study and sweep."""
     cell = resolve(config)
     with cell.unlocked():
         del cell.study
+        del cell.sweep
     return cell
 
 

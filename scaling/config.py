@@ -29,7 +29,8 @@ def default() -> ConfigDict:
     """Every key, with the value a study has unless it says otherwise; placeholders follow from
     others.
 
-    `runtime` and `mesh` say how a run is carried out, all else what it is: see `identity`.
+    `runtime`, `mesh` and `sweep` say how runs are carried out, all else what they are: see
+    `identity`.
     """
     config = ConfigDict()
     config.seed = 0
@@ -105,6 +106,10 @@ def default() -> ConfigDict:
     config.mesh.tensor = 1
     config.mesh.context = 1
 
+    config.sweep = ConfigDict()
+    config.sweep.trunks = True
+    config.sweep.packed = placeholder(int)
+
     config.study = ConfigDict()
     config.study.name = "study"
     config.study.budgets_flops = ()
@@ -122,7 +127,7 @@ def _architecture_keys() -> Iterator[tuple[str, type]]:
         yield key, kinds[0] if isinstance(kinds[0], type) else type(kinds[0])
 
 
-HOW = ("runtime", "mesh")
+HOW = ("runtime", "mesh", "sweep")
 """Sections that say how a run is carried out: they may change when it is resumed."""
 
 

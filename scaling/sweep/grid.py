@@ -38,8 +38,15 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
         for flops, widths in sorted(zip(study.budgets_flops, study.widths, strict=True))
         for width in widths
     ]
+    # Runs of one width can share a trunk if they share their seed.
+    rungs = sorted({width for width, _ in pairs})
     return [
-        cell_with(config, width=width, flops=flops, number=number)
+        cell_with(
+            config,
+            width=width,
+            flops=flops,
+            number=rungs.index(width) + 1 if config.sweep.trunks else number,
+        )
         for number, (width, flops) in enumerate(pairs, start=1)
     ]
 
@@ -47,9 +54,10 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
 def cell_with(config: ConfigDict, *, width: int, flops: float, number: int) -> ConfigDict:
     """The resolved cell of this width and budget; `number` tells it from the study's other cells.
 
-    Every cell has a seed of its own, seed * SEEDS + number. With one seed for all, runs of one size
-    would start alike and read the same text in the same order, and their noise, shared, would pass
-    for an effect of the size.
+    Its seed is seed * SEEDS + number. Runs with one seed and one size start alike and read the same
+    text in the same order: they can share a trunk, and they share its noise, which would pass for
+    an effect of the size if the fit did not know (records name the trunk, and intervals draw whole
+    trunks).
 
     Raises:
       ConfigError: more cells than a study has seeds.
