@@ -31,6 +31,7 @@ class Workshop:
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
+        self._tokens = workdir / "data"
         self._data: dict[str, tuple[Path, shards.Manifest]] = {}
         self._programs: dict[str, Program] = {}
 
@@ -40,7 +41,7 @@ class Workshop:
         wanted = configs.plain(cell.corpus)
         name = configs.hash_of(wanted)[:12]
         if name not in self._data:
-            folder = self.workdir / "data" / name
+            folder = self._tokens / name
             if not folder.exists():
                 if processes.first():
                     tokenize(folder, cell.corpus, wanted)
@@ -48,6 +49,12 @@ class Workshop:
                     processes.wait_for(folder)
             self._data[name] = folder, shards.read(folder)
         return self._data[name]
+
+    def elsewhere(self, workdir: Path) -> "Workshop":
+        """The same data and programs, for runs in another work directory."""
+        other = Workshop(workdir)
+        other._tokens, other._data, other._programs = self._tokens, self._data, self._programs
+        return other
 
     def stream(self, cell: ConfigDict, *, tokens: int | None = None) -> loader.TrainStream:
         """The cell's batches, enough of them for `tokens`, those of its budget where None.

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from scaling import cells, config
 from scaling.records import Record
-from scaling.sweep.groups import packs_of, trunks_of
 from scaling.sweep.launch import launch
+from scaling.sweep.tasks import packs_of, trunks_of
 from scaling.workshop import Workshop, run_id
 
 SETTINGS = ("corpus.languages=es", "model.width=16", "model.context_tokens=16", "batch_tokens=128",
