@@ -197,10 +197,14 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
       ConfigError: an unknown key (the nearest known one is named) or a value of another type.
     """
     known = dict(_leaves(config))
+    nullable = {key for key, value in _leaves(default()) if value is None}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"override {text!r} has no value; write --config.{key}=VALUE")
+        if key in config and key not in known:
+            inside = ", ".join(f"{key}.{name}" for name in list(config[key])[:3])
+            raise ConfigError(f"config key {key!r} is a section; set a key in it, such as {inside}")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown config key {key!r}; the nearest known one is {near!r}")
@@ -208,7 +212,10 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
         section = config
         for part in filter(None, parent.split(".")):
             section = section[part]
-        section[leaf] = _parse(value, section.get_type(leaf), key)
+        parsed = _parse(value, section.get_type(leaf), key)
+        if parsed is None and key not in nullable:
+            raise ConfigError(f"config key {key!r} cannot be None; give a value")
+        section[leaf] = parsed
 
 
 def _parse(text: str, kind: type, key: str) -> Any:

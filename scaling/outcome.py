@@ -14,6 +14,7 @@ from scaling import cells, counts, provenance
 from scaling import config as configs
 from scaling.data import shards
 from scaling.records import Record
+from scaling.train.loop import Stopped
 from scaling.train.program import TrainState
 from scaling.workshop import Workshop
 
@@ -50,7 +51,7 @@ def packed_of(cells: Sequence[ConfigDict]) -> int | None:
 
 
 def evaluator(
-    packed: Sequence[ConfigDict], workshop: Workshop
+    packed: Sequence[ConfigDict], workshop: Workshop, *, stop: Callable[[], bool]
 ) -> Callable[[TrainState, int | None], list[Evaluation]]:
     """Measures the runs of a state on the validation split, all of it or a number of windows.
 
@@ -63,8 +64,13 @@ def evaluator(
     _, manifest = workshop.data(cell)
     split = manifest.splits["validation"]
 
+    def asked() -> None:
+        if stop():
+            raise Stopped("stopped while it was measured, as it was told")
+
     def evaluate(state: TrainState, limit: int | None) -> list[Evaluation]:
-        found = program.evaluate(state.params, workshop.validation(cell, limit=limit))
+        batches = workshop.validation(cell, limit=limit)
+        found = program.evaluate(state.params, batches, between=asked)
         return [
             one(totals, weights) for totals, weights in zip(*map(np.atleast_2d, found), strict=True)
         ]

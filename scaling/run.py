@@ -191,6 +191,8 @@ class _Opened(NamedTuple):
     start: int
     cells: Sequence[ConfigDict]
     program: Program
+    since: float
+    compiled_before: float
 
     def reporter(
         self,
@@ -215,6 +217,8 @@ class _Opened(NamedTuple):
             watchdog=self.watchdog,
             stopping=stop,
             start=self.start,
+            since=self.since,
+            compiled_before=self.compiled_before,
         )
 
 
@@ -232,8 +236,10 @@ def _open(
 
     Packed runs keep their states together, in a folder named after all of them.
     """
+    since = time.perf_counter()
     cell, runtime = cells[0], cells[0].runtime
     program = workshop.program(cell, packed=packed_of(cells))
+    compiled_before = program.compile_seconds
     home = folders[0]
     if len(cells) > 1:
         together = configs.hash_of({"runs": [run_id(cell) for cell in cells]})[:12]
@@ -275,6 +281,8 @@ def _open(
             start,
             cells,
             program,
+            since,
+            compiled_before,
         )
 
 
@@ -331,57 +339,66 @@ def _attempt(
     """Train from the newest checkpoint, or from the start, to the end; measure what came out."""
     cell = cells[0]
     steps, runtime = cell.budget.tokens // cell.batch_tokens, cell.runtime
-    program, evaluate = workshop.program(cell, packed=packed_of(cells)), evaluator(cells, workshop)
+    program, evaluate = (
+        workshop.program(cell, packed=packed_of(cells)),
+        evaluator(cells, workshop, stop=stop),
+    )
     values = [hyper(cell) for cell in cells]
     hypers = values[0] if len(cells) == 1 else jax.tree.map(lambda *v: jnp.stack(v), *values)
     results: list[Evaluation | None] = [None] * len(cells)
     lost: dict[int, tuple[str, str | None]] = {}
-    with _open(cells, workshop, folders, branches=branches) as opened:
-        reporter = opened.reporter(
-            evaluate=lambda state: list(map(logged, evaluate(state, runtime.evaluate_windows))),
-            watch=watch,
-            stop=stop,
-            steps=steps,
-            name=run_id(cell) if len(cells) == 1 else f"{len(cells)} x {run_id(cell)}",
-        )
-        try:
-            state = train(
-                program,
-                opened.state,
-                _batches(cells, workshop),
-                hypers,
+    reporter: Reporter | None = None
+    try:
+        with _open(cells, workshop, folders, branches=branches) as opened:
+            reporter = opened.reporter(
+                evaluate=lambda state: [
+                    logged(found) for found in evaluate(state, runtime.evaluate_windows)
+                ],
+                watch=watch,
+                stop=stop,
                 steps=steps,
-                cadence=_cadence(cell),
-                hooks=reporter,
+                name=run_id(cell) if len(cells) == 1 else f"{len(cells)} x {run_id(cell)}",
             )
-            found = evaluate(state, None)
-            reporter.clock.charge("eval")
-            opened.watchdog.fed()
-            lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
-            for lane, result in enumerate(found):
-                if lane not in lost and not math.isfinite(result.loss):
-                    text = f"validation loss {result.loss} after the last step {steps}"
-                    lost[lane] = "diverged", text
-                if lane not in lost:
-                    line = logged(result) | reporter.clock.values()
-                    opened.journals[lane].write(steps, cell.budget.tokens, line)
-                    results[lane] = result
-        except Diverged as error:
-            lost = {lane: ("diverged", str(error)) for lane in range(len(cells))}
-            lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() > 1:
-                # Before the checkpoints are closed, which would wait for the others.
-                processes.leave_lost(error)
-            text = f"the device gave up: {str(error).splitlines()[0]}"
-            lost = dict.fromkeys(range(len(cells)), ("failed", text))
+            try:
+                state = train(
+                    program,
+                    opened.state,
+                    _batches(cells, workshop),
+                    hypers,
+                    steps=steps,
+                    cadence=_cadence(cell),
+                    hooks=reporter,
+                )
+                found = evaluate(state, None)
+                reporter.clock.charge("eval")
+                opened.watchdog.fed()
+                lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
+                for lane, result in enumerate(found):
+                    if lane not in lost and not math.isfinite(result.loss):
+                        text = f"validation loss {result.loss} after the last step {steps}"
+                        lost[lane] = "diverged", text
+                    if lane not in lost:
+                        line = logged(result) | reporter.clock.values()
+                        opened.journals[lane].write(steps, cell.budget.tokens, line)
+                        results[lane] = result
+            except Diverged as error:
+                lost = dict.fromkeys(range(len(cells)), ("diverged", str(error)))
+                lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
+            except jax.errors.JaxRuntimeError as error:
+                if jax.process_count() > 1:
+                    # Before the checkpoints are closed, which would wait for the others.
+                    processes.leave_lost(error)
+                raise
+    except jax.errors.JaxRuntimeError as error:
+        text = f"the device gave up: {str(error).splitlines()[0]}"
+        lost = dict.fromkeys(range(len(cells)), ("failed", text))
     ends = [lost.get(lane, ("ok", None)) for lane in range(len(cells))]
     return [
         Outcome(
             status,
             reason,
             None if lane in lost else results[lane],
-            reporter.clock.stepping_seconds,
+            reporter.clock.stepping_seconds if reporter is not None else 0.0,
         )
         for lane, (status, reason) in enumerate(ends)
     ]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -144,6 +145,11 @@ def program_key(cell: ConfigDict) -> str:
 def make_program(cell: ConfigDict, *, packed: int | None = None) -> Program:
     """The compiled functions for cells of this shape, none of them compiled yet."""
     size, kind, runtime = cells.size_of(cell), cells.architecture_of(cell), cell.runtime
+    if runtime.attention_kernel == "cudnn" and jax.default_backend() != "gpu":
+        raise configs.ConfigError(
+            f"runtime.attention_kernel is cudnn, which is for NVIDIA devices, and JAX runs on "
+            f"{jax.default_backend()}; use xla"
+        )
     optimizer, context = cell.optimizer, cell.model.context_tokens
     rules = Parameterization(lengths=size.lengths, tied=kind.tied, **cell.parameterization)
     build = Decoder if kind.attention == "causal" else Encoder

@@ -26,6 +26,8 @@ from scaling.train.program import TrainState
 ROOM = 4
 """Free space that a save asks for, in sizes of the state: Orbax writes aside and then renames."""
 MANIFEST = "manifest.json"
+PROVEN = "proven.json"
+"""Names the newest step that was ever proven: a manifest that is lost is then missed."""
 SCHEMA = 1
 
 
@@ -116,6 +118,7 @@ class Checkpoints:
                 self._orbax.wait_until_finished()
             if jax.process_index() == 0:
                 _prove(path, step, self._identity)
+                write_json(self._folder / PROVEN, {"step": step})
                 for old in sorted(set(self._steps()[: -self._keep]) - self._pinned):
                     # Its manifest first, so that a kill in between leaves no step half proven.
                     (self._folder / str(old) / MANIFEST).unlink()
@@ -195,9 +198,23 @@ class Checkpoints:
             for path in sorted(unmarked, key=lambda path: int(path.name)):
                 self._put_aside(path, f"{MANIFEST} is missing")
             return
+        whole, proven = self._steps(), self._proven()
+        # One that is older than all that were to be kept is what is left of a removal.
+        oldest = whole[0] if len(whole) >= self._keep else -1
+        for path in [path for path in unmarked if oldest < int(path.name) <= proven]:
+            unmarked.remove(path)
+            self._put_aside(path, f"{MANIFEST} is missing")
         for path in (*unmarked, *self._folder.glob("*.orbax-checkpoint-tmp*")):
             logging.warning("removing %s: without %s it is half a save", path, MANIFEST)
             shutil.rmtree(path)
+
+    def _proven(self) -> int:
+        """The newest step that was ever proven, -1 where none was or that is not known."""
+        try:
+            found = json.loads((self._folder / PROVEN).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1
+        return found if isinstance(found, int) else -1
 
     def _recognise(self, manifest: Mapping[str, Any]) -> None:
         found = dict(manifest["identity"])

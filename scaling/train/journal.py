@@ -93,11 +93,13 @@ class Journal:
 
 
 def _entry(line: str) -> dict[str, Any] | None:
-    """A line of the journal; None for one that a kill cut off in the middle."""
+    """A line of the journal; None for one that a kill cut off in the middle, or no line of ours."""
     try:
-        return json.loads(line)
+        entry = json.loads(line)
     except json.JSONDecodeError:
         return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if whole else None
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -117,12 +119,15 @@ class Clock:
     away.
     """
 
-    def __init__(self, journal: Journal, *, compiled: Callable[[], float]) -> None:
+    def __init__(
+        self, journal: Journal, *, compiled: Callable[[], float], since: float, before: float
+    ) -> None:
+        """Of an attempt that began at `since` by the wall, when `before` seconds were compiled."""
         self.seconds = {
             account: journal.last.get(f"goodput/{account}_seconds", 0.0) for account in ACCOUNTS
         }
-        self._compiled, self._compiled_before = compiled, compiled()
-        self._mark = time.perf_counter()
+        self._compiled, self._compiled_before = compiled, before
+        self._mark = since
 
     @property
     def stepping_seconds(self) -> float:
@@ -177,6 +182,8 @@ class Reporter:
         watchdog: Watchdog,
         stopping: Callable[[], bool],
         start: int,
+        since: float,
+        compiled_before: float,
     ) -> None:
         self._journals, self._checkpoints, self._program = journals, checkpoints, program
         self._evaluate, self._rates, self._tick = evaluate, rates, tick
@@ -186,7 +193,12 @@ class Reporter:
         self._skipped = [int(journal.last.get("train/skipped_updates", 0)) for journal in journals]
         self.lost: dict[int, str] = {}
         """Lanes that have diverged, and why."""
-        self.clock = Clock(journals[0], compiled=lambda: program.compile_seconds)
+        self.clock = Clock(
+            journals[0],
+            compiled=lambda: program.compile_seconds,
+            since=since,
+            before=compiled_before,
+        )
         self._measured = self._finished = start, self.clock.stepping_seconds
         self._speed = 0.0
 

@@ -120,7 +120,12 @@ def train(
         # A state that diverged is not kept: what is under way is read before it is written.
         land(leaving=0 if saving or evaluating else IN_FLIGHT - 1)
         if evaluating:
-            hooks.evaluate(done, state)
+            try:
+                hooks.evaluate(done, state)
+            except Stopped:
+                # It is measured when the run goes on.
+                hooks.save(state)
+                raise
         if saving:
             hooks.save(state)
         if stopping:

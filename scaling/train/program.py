@@ -85,7 +85,11 @@ class Program:
         self.compile_seconds = 0.0
         place = functools.partial(batch_sharding, mesh, context=context)
         batch = place(windows=batch_windows, packed=packed)
-        place(windows=batch_windows // microbatches, packed=packed)
+        if microbatches > 1:
+            try:
+                place(windows=batch_windows // microbatches, packed=packed)
+            except ValueError as error:
+                raise ValueError(f"with {microbatches} microbatches, {error}") from error
         self._stack = NamedSharding(mesh, PartitionSpec(None, *batch.spec))
         self._measured = place(windows=batch_windows)
         self._replicated = NamedSharding(mesh, PartitionSpec())
@@ -258,15 +262,23 @@ class Program:
         return self._call(f"{count} steps", self._steps, state, batches, hyper)
 
     def evaluate(
-        self, params: dict[str, Array], batches: Iterable[Batch]
+        self,
+        params: dict[str, Array],
+        batches: Iterable[Batch],
+        *,
+        between: Callable[[], None] = lambda: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Summed loss and weight of every window of `batches`, [windows] or [E, windows]."""
+        """Summed loss and weight of every window of `batches`, [windows] or [E, windows].
+
+        `between` is called after each batch, and may raise.
+        """
         sums = []
         for batch in batches:
             placed = {name: _put(value, self._measured) for name, value in batch.items()}
             sums.append(self._call("evaluate", self._evaluate, params, placed))
             # Batches wait on the devices, and with them every process: never many at once.
             jax.block_until_ready(sums[-IN_FLIGHT:][0])
+            between()
         totals, weights = zip(
             *((np.asarray(total), np.asarray(weight)) for total, weight in sums), strict=True
         )

@@ -94,6 +94,8 @@ def reporter_of(journal: Journal, folder: Path, wall: Wall, shape: Shape, start:
         watchdog=Watchdog(1800.0, report=folder / "stalled.txt"),
         stopping=lambda: False,
         start=start,
+        since=wall.now,
+        compiled_before=shape.compile_seconds,
     )
 
 
