@@ -178,7 +178,8 @@ def _train(options: argparse.Namespace) -> int:
     from scaling.workshop import Workshop
 
     cell = cell_of(load(options.config, options.overrides).config)
-    if options.distributed or options.coordinator is not None:
+    described = (options.coordinator, options.processes, options.process)
+    if options.distributed or any(one is not None for one in described):
         processes.join(
             coordinator=options.coordinator, processes=options.processes, process=options.process
         )

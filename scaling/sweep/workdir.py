@@ -61,7 +61,17 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
 def read_study(workdir: Path) -> dict[str, Any] | None:
     """The plain config that the directory was started with, or None where there is none."""
     path = workdir / STUDY_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+    except ValueError as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error}); bring it back from a copy, or use another --workdir"
+        ) from error
+    return found
 
 
 def size_on_disk(workdir: Path) -> int:
