@@ -177,12 +177,12 @@ def supervise(
     cells: Sequence[ConfigDict],
     workdir: Path,
     *,
-    command: Sequence[str],
+    command: Callable[[int], Sequence[str]],
     workers: int,
     console: Console,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Start `workers` processes of `command` and show what they publish; one that dies is started
+    """Start `workers` processes, `command(index)` each, and show what they publish; one that dies is started
     again, as long as results keep coming.
 
     Raises:
@@ -192,7 +192,7 @@ def supervise(
     check_data(cells, Workshop(workdir))
     flops = {run_id(cell): cell.budget.flops for cell in cells}
     shown: set[str] = set()
-    running = [_start(command, index, workers) for index in range(workers)]
+    running = [_start(command(index), index, workers) for index in range(workers)]
     deaths = 0
     with CellProgress(console, cells=len(cells), flops=sum(flops.values())) as progress:
 
@@ -221,7 +221,7 @@ def supervise(
                             f"{worker.returncode}); see what they say above, and run the same "
                             "command again"
                         )
-                    running[index] = _start(command, index, workers)
+                    running[index] = _start(command(index), index, workers)
                 if all(worker.poll() == 0 for worker in running):
                     break
             show()
@@ -238,6 +238,12 @@ def _start(command: Sequence[str], index: int, workers: int) -> subprocess.Popen
         env=os.environ | environment(index, workers),
         stdout=subprocess.DEVNULL,
     )
+
+
+def keep_to_cores() -> None:
+    """Run on the cores that `environment` has given this process; call it before JAX starts."""
+    if cores := os.environ.get("SCALING_CORES"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 
 def environment(index: int, workers: int) -> Mapping[str, str]:
