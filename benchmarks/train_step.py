@@ -12,7 +12,7 @@ In every process glibc keeps freed memory, in huge pages (GLIBC_TUNABLES, see th
 a step's workspace is otherwise returned to the system and faulted in again, 4 KiB at a time, by the
 next step. `--return_memory` leaves the allocator alone, in all of them.
 
-- ours: `scaling.train.loop.Program` on a mesh of two CPU devices, half of the batch each;
+- ours: `scaling.train.program.Program` on a mesh of two CPU devices, half of the batch each;
   ours_one_device: the same on one device, whose products use both cores.
 - torch_eager, torch_compile: the recipe of Karpathy's nanoGPT in plain PyTorch, written anew: fused
   QKV, `scaled_dot_product_attention`, fused AdamW, gradients set to None. Departures, on both
@@ -129,7 +129,7 @@ def ours(shape: Shape, *, devices: int) -> Stepper:
     from scaling.model.parameterization import Parameterization
     from scaling.model.transformer import Decoder
     from scaling.train import objectives, optim
-    from scaling.train.loop import Program
+    from scaling.train.program import Program
     from scaling.train.sharding import make_mesh
 
     size = shape.size

@@ -14,6 +14,8 @@ from scaling.sweep.grid import isoflop
 def get_config(arg: str = "") -> ConfigDict:
     """The study; `arg` is "" or "tiny"."""
     config = default()
+    # Twenty runs are few: each has noise of its own, which shared trunks would take away.
+    config.sweep.trunks = False
     study = config.study
     study.name = "quickstart"
     if arg == "tiny":

@@ -21,8 +21,36 @@ def study(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _again(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry_failed",
+        action="store_true",
+        help="train again what failed (a device without memory, ...); its records are set aside",
+    )
+
+
+def _workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=_one_or_more,
+        default=1,
+        metavar="K",
+        help="train in so many processes that share the work directory, each with its part of the "
+        "cores and devices (default 1: in this one)",
+    )
+
+
+def sweep(parser: argparse.ArgumentParser) -> None:
+    study(parser)
+    _again(parser)
+    _workers(parser)
+    # Of a process that --workers starts.
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+
+
 def run(parser: argparse.ArgumentParser) -> None:
     study(parser)
+    _again(parser)
     parser.add_argument(
         "--distributed",
         action="store_true",
@@ -45,6 +73,8 @@ def quickstart(parser: argparse.ArgumentParser) -> None:
         "--workdir", type=Path, metavar="DIR",
         help="where results go; the same again resumes (default runs/ and the study's name)",
     )  # fmt: skip
+    _again(parser)
+    _workers(parser)
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:
@@ -112,6 +142,10 @@ def _times(text: str) -> float:
     if math.isinf(number):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return number
+
+
+def _one_or_more(text: str) -> int:
+    return int(_number(text, int, least=1))
 
 
 def _two_or_more(text: str) -> int:

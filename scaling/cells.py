@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import math
-from typing import Any
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
@@ -55,17 +57,52 @@ def resolve(config: ConfigDict) -> ConfigDict:
             "tokens; use a larger budget, a narrower model or a smaller batch"
         )
     cell.budget.tokens = steps * cell.batch_tokens
-    if cell.budget.flops is None:
+    if cell.budget.flops is not None:
+        bought = counts.tokens_for(shape, architecture, flops=cell.budget.flops)
+        # Rounded down to whole batches, give or take what a float cannot hold.
+        if not -1 <= bought - cell.budget.tokens <= cell.batch_tokens:
+            raise ConfigError(
+                f"budget.tokens {cell.budget.tokens} and budget.flops {cell.budget.flops:.3g}, "
+                f"which is {bought} tokens of this size, are two budgets; set one and leave the "
+                "other None"
+            )
+    else:
         cell.budget.flops = float(counts.flops_6nd(shape, architecture, tokens=cell.budget.tokens))
     return cell
 
 
 def cell_of(config: ConfigDict) -> ConfigDict:
-    """What a single run depends on: the resolved config without its study."""
+    """What a single run depends on: the resolved config without its study and sweep."""
     cell = resolve(config)
     with cell.unlocked():
         del cell.study
+        del cell.sweep
     return cell
+
+
+COOLING = ("wsd", "wsd_sqrt")
+"""Schedules whose plateau does not know the budget: runs that differ in it alone share a trunk."""
+
+
+def branch_steps(cell: ConfigDict) -> int | None:
+    """After how many updates a resolved cell leaves its trunk: the last before its cooldown.
+
+    None where the schedule knows the budget from the start, or the warm-up meets the cooldown.
+    """
+    optimizer, total = cell.optimizer, cell.budget.tokens
+    if optimizer.schedule not in COOLING:
+        return None
+    flat = (1 - optimizer.cooldown_fraction) * total
+    # The rate of an update is that in its middle; half an update is left to rounding.
+    steps = math.floor(flat / cell.batch_tokens - 0.5)
+    return steps if steps * cell.batch_tokens > optimizer.warmup_tokens else None
+
+
+def trunk_content(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trunk is, of the plain identity of any run that leaves it: all but its end."""
+    optimizer = {k: v for k, v in content["optimizer"].items() if k != "cooldown_fraction"}
+    rest = {key: value for key, value in content.items() if key != "budget"}
+    return rest | {"optimizer": optimizer}
 
 
 def size_of(cell: ConfigDict) -> sizes.Size:
@@ -167,9 +204,23 @@ def _check_names(cell: ConfigDict) -> None:
         "runtime.remat": (cell.runtime.remat, ("none", "full", "dots")),
         "runtime.attention_kernel": (cell.runtime.attention_kernel, ("xla", "cudnn")),
     }
+    for field, hint in typing.get_type_hints(Architecture).items():
+        if typing.get_origin(hint) is Literal and cell.model[field] is not None:
+            known[f"model.{field}"] = cell.model[field], typing.get_args(hint)
     for key, (value, names) in known.items():
         if value not in names:
             raise ConfigError(f"{key} is {value!r}; use one of {', '.join(names)}")
+    if cell.objective.whole_words and cell.objective.name != "masked":
+        raise ConfigError(
+            f"objective.whole_words is for the masked objective, this one is "
+            f"{cell.objective.name!r}; leave it out"
+        )
+    rules = cell.parameterization
+    if rules.name != "standard" and rules.base_width is None:
+        raise ConfigError(
+            f"parameterization {rules.name!r} carries rates from one width to others, and "
+            "parameterization.base_width is not set; give the width at which they were tuned"
+        )
 
 
 def _check(cell: ConfigDict) -> None:
@@ -217,7 +268,9 @@ def _check(cell: ConfigDict) -> None:
     for key, value in fractions.items():
         if not 0 < value <= 1:
             raise ConfigError(f"{key} is {value}; use a number above 0, 1 at most")
-    if len(optimizer.decays) != 2 or not all(0 <= decay < 1 for decay in optimizer.decays):
+    decays = optimizer.decays
+    numbers = all(isinstance(decay, int | float) for decay in decays)
+    if len(decays) != 2 or not numbers or not all(0 <= decay < 1 for decay in decays):
         raise ConfigError(
             f"optimizer.decays is {optimizer.decays}; give two numbers from 0 to below 1, as in "
             "(0.9, 0.95)"
@@ -275,7 +328,8 @@ def _check_steps(cell: ConfigDict) -> None:
             f"runtime.trackers names {unknown[0]!r}; use some of {', '.join(TRACKERS)}, or ()"
         )
     profile = runtime.profile_steps
-    if profile and not (len(profile) == 2 and 1 <= profile[0] <= profile[1]):
+    whole = all(isinstance(step, int) for step in profile)
+    if profile and not (len(profile) == 2 and whole and 1 <= profile[0] <= profile[1]):
         raise ConfigError(
             f"runtime.profile_steps is {profile}; give (first, last), as in (20, 25), or ()"
         )

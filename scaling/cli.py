@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from scaling import __version__, arguments
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from scaling.config import Study as Loaded
 
 BAD_INPUT = 2
@@ -107,44 +109,94 @@ def _quickstart(options: argparse.Namespace) -> int:
     from scaling.config import load
 
     loaded = load(options.config, options.overrides)
-    return _study(loaded, options.workdir or Path("runs") / loaded.config.study.name, whole=True)
+    workdir = options.workdir or Path("runs") / loaded.config.study.name
+    return _study(loaded, workdir, options, whole=True)
 
 
 def _sweep(options: argparse.Namespace) -> int:
     from scaling.config import load
 
-    return _study(load(options.config, options.overrides), options.workdir, whole=False)
+    loaded = load(options.config, options.overrides)
+    if options.worker is not None:
+        return _work(loaded, options.workdir)
+    return _study(loaded, options.workdir, options, whole=False)
 
 
-def _study(loaded: "Loaded", workdir: Path, *, whole: bool) -> int:
-    from rich.console import Console
-
-    from scaling.analysis.report import terminal_table
-    from scaling.config import ConfigError, plain
-    from scaling.provenance import devices
-    from scaling.sweep.launch import launch
-    from scaling.sweep.study import check, study
-    from scaling.sweep.workdir import claim
+def _work(loaded: "Loaded", workdir: Path) -> int:
+    """One of the processes of `--workers`; the one that started them holds the work directory."""
+    from scaling.sweep.tasks import tasks_of
+    from scaling.sweep.workers import keep_to_cores, work
     from scaling.train.loop import Stopped
     from scaling.train.processes import StopRequest
-    from scaling.workshop import Workshop
+
+    keep_to_cores()
+    _compile_cache(loaded.config.runtime.compile_cache)
+    sweep = loaded.config.sweep
+    tasks = tasks_of(_cells(loaded), trunks=sweep.trunks, packed=sweep.packed or 1)
+    with StopRequest() as stop:
+        try:
+            work(tasks, workdir, watch=lambda tick: None, stop=stop)
+        except Stopped as error:
+            return _stopped(error)
+    return 0
+
+
+def _cells(loaded: "Loaded") -> "list[ConfigDict]":
+    from scaling.config import ConfigError
 
     if loaded.grid is None:
         raise ConfigError(
             "this config has no get_grid(config); use `scaling train` for a single run"
         )
+    return loaded.grid(loaded.config)
+
+
+def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whole: bool) -> int:
+    from rich.console import Console
+
+    from scaling.analysis.report import terminal_table
+    from scaling.config import plain
+    from scaling.provenance import devices
+    from scaling.sweep.launch import launch
+    from scaling.sweep.study import check, study
+    from scaling.sweep.workdir import claim, set_failed_aside
+    from scaling.sweep.workers import supervise
+    from scaling.train.loop import Stopped
+    from scaling.train.processes import StopRequest
+    from scaling.workshop import Workshop
+
     console = Console()
-    cells = loaded.grid(loaded.config)
+    cells, sweep = _cells(loaded), loaded.config.sweep
     if whole:
         check(loaded.config)
     _compile_cache(loaded.config.runtime.compile_cache)
     console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
     with claim(workdir, plain(loaded.config)), StopRequest() as stop:
+        if options.retry_failed:
+            set_failed_aside(workdir, cells)
         try:
+            if options.workers > 1:
+                words = [f"--config={options.config}", f"--workdir={workdir}"]
+                words += [f"--config.{override}" for override in options.overrides]
+                supervise(
+                    cells,
+                    workdir,
+                    command=lambda index: ["sweep", *words, f"--worker={index}"],
+                    workers=options.workers,
+                    console=console,
+                    stop=stop,
+                )
             if whole:
                 made = study(loaded.config, cells, workdir, console=console, stop=stop)
             else:
-                launch(cells, Workshop(workdir), console=console, stop=stop)
+                launch(
+                    cells,
+                    Workshop(workdir),
+                    console=console,
+                    stop=stop,
+                    trunks=sweep.trunks,
+                    packed=sweep.packed or 1,
+                )
                 made = []
         except Stopped as error:
             return _stopped(error)
@@ -172,13 +224,14 @@ def _train(options: argparse.Namespace) -> int:
     from scaling.config import load, plain
     from scaling.provenance import devices
     from scaling.sweep.launch import launch
-    from scaling.sweep.workdir import claim
+    from scaling.sweep.workdir import claim, set_failed_aside
     from scaling.train import processes
     from scaling.train.loop import Stopped
     from scaling.workshop import Workshop
 
     cell = cell_of(load(options.config, options.overrides).config)
-    if options.distributed or options.coordinator is not None:
+    described = (options.coordinator, options.processes, options.process)
+    if options.distributed or any(one is not None for one in described):
         processes.join(
             coordinator=options.coordinator, processes=options.processes, process=options.process
         )
@@ -190,6 +243,8 @@ def _train(options: argparse.Namespace) -> int:
         claim(options.workdir, plain(cell)) if processes.first() else contextlib.nullcontext(),
         processes.StopRequest() as stop,
     ):
+        if options.retry_failed and processes.first():
+            set_failed_aside(options.workdir, [cell])
         try:
             [record] = launch([cell], Workshop(options.workdir), console=console, stop=stop)
         except Stopped as error:
@@ -197,6 +252,12 @@ def _train(options: argparse.Namespace) -> int:
         console.print(
             f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
         )
+        if record.status == "failed":
+            print(
+                f"{record.run_id} failed: {record.reason}; free what it lacked or change runtime.*, "
+                "and run the same command with --retry_failed",
+                file=sys.stderr,
+            )
         return 0 if record.status == "ok" else 1
 
 
@@ -383,7 +444,7 @@ VERBS = {
     "sweep": Verb(
         "train the grid of a config, without fitting",
         "scaling sweep --config=configs/quickstart.py --workdir=runs/grid",
-        arguments.study,
+        arguments.sweep,
         _sweep,
     ),
     "status": Verb(

@@ -29,7 +29,8 @@ def default() -> ConfigDict:
     """Every key, with the value a study has unless it says otherwise; placeholders follow from
     others.
 
-    `runtime` and `mesh` say how a run is carried out, all else what it is: see `identity`.
+    `runtime`, `mesh` and `sweep` say how runs are carried out, all else what they are: see
+    `identity`.
     """
     config = ConfigDict()
     config.seed = 0
@@ -105,6 +106,10 @@ def default() -> ConfigDict:
     config.mesh.tensor = 1
     config.mesh.context = 1
 
+    config.sweep = ConfigDict()
+    config.sweep.trunks = True
+    config.sweep.packed = placeholder(int)
+
     config.study = ConfigDict()
     config.study.name = "study"
     config.study.budgets_flops = ()
@@ -122,7 +127,7 @@ def _architecture_keys() -> Iterator[tuple[str, type]]:
         yield key, kinds[0] if isinstance(kinds[0], type) else type(kinds[0])
 
 
-HOW = ("runtime", "mesh")
+HOW = ("runtime", "mesh", "sweep")
 """Sections that say how a run is carried out: they may change when it is resumed."""
 
 
@@ -192,10 +197,14 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
       ConfigError: an unknown key (the nearest known one is named) or a value of another type.
     """
     known = dict(_leaves(config))
+    nullable = {key for key, value in _leaves(default()) if value is None}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"override {text!r} has no value; write --config.{key}=VALUE")
+        if key in config and key not in known:
+            inside = ", ".join(f"{key}.{name}" for name in list(config[key])[:3])
+            raise ConfigError(f"config key {key!r} is a section; set a key in it, such as {inside}")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown config key {key!r}; the nearest known one is {near!r}")
@@ -203,7 +212,10 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
         section = config
         for part in filter(None, parent.split(".")):
             section = section[part]
-        section[leaf] = _parse(value, section.get_type(leaf), key)
+        parsed = _parse(value, section.get_type(leaf), key)
+        if parsed is None and key not in nullable:
+            raise ConfigError(f"config key {key!r} cannot be None; give a value")
+        section[leaf] = parsed
 
 
 def _parse(text: str, kind: type, key: str) -> Any:

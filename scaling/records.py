@@ -71,6 +71,8 @@ class Record:
     tokenizer_hash: str | None = None
     data_hash: str | None = None
     parent: str | None = None
+    branch_tokens: int | None = None
+    packed: int | None = None
     tuned: bool | None = None
     null_reasons: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,7 +110,9 @@ class Record:
 
 FIELDS = tuple(entry.name for entry in dataclasses.fields(Record))
 NUMBERS = tuple(
-    entry.name for entry in dataclasses.fields(Record) if entry.type in (int | None, float | None)
+    entry.name
+    for entry in dataclasses.fields(Record)
+    if entry.type in (int | None, float | None) and entry.default is dataclasses.MISSING
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -15,7 +16,7 @@ from scaling.data.tokenizer import FIRST_SENTINEL, Tokenizer
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder, Encoder
 from scaling.train import objectives, optim, processes
-from scaling.train.loop import Program
+from scaling.train.program import Program
 from scaling.train.sharding import make_mesh
 
 
@@ -31,6 +32,7 @@ class Workshop:
 
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
+        self._tokens = workdir / "data"
         self._data: dict[str, tuple[Path, shards.Manifest]] = {}
         self._programs: dict[str, Program] = {}
 
@@ -40,7 +42,7 @@ class Workshop:
         wanted = configs.plain(cell.corpus)
         name = configs.hash_of(wanted)[:12]
         if name not in self._data:
-            folder = self.workdir / "data" / name
+            folder = self._tokens / name
             if not folder.exists():
                 if processes.first():
                     tokenize(folder, cell.corpus, wanted)
@@ -49,8 +51,14 @@ class Workshop:
             self._data[name] = folder, shards.read(folder)
         return self._data[name]
 
-    def stream(self, cell: ConfigDict) -> loader.TrainStream:
-        """The cell's batches.
+    def elsewhere(self, workdir: Path) -> "Workshop":
+        """The same data and programs, for runs in another work directory."""
+        other = Workshop(workdir)
+        other._tokens, other._data, other._programs = self._tokens, self._data, self._programs
+        return other
+
+    def stream(self, cell: ConfigDict, *, tokens: int | None = None) -> loader.TrainStream:
+        """The cell's batches, enough of them for `tokens`, those of its budget where None.
 
         Raises:
           ConfigError: the corpus has fewer tokens than the cell's budget.
@@ -63,9 +71,10 @@ class Workshop:
             corrupt=self._corruption(cell),
         )
         available = stream.steps * cell.batch_tokens
-        if cell.budget.tokens > available:
+        needed = cell.budget.tokens if tokens is None else tokens
+        if needed > available:
             raise configs.ConfigError(
-                f"{run_id(cell)} needs {cell.budget.tokens} tokens, the corpus has {available} for "
+                f"{run_id(cell)} needs {needed} tokens, the corpus has {available} for "
                 "training and none is used twice; use a wider model or a smaller budget"
             )
         return stream
@@ -107,11 +116,11 @@ class Workshop:
             )
         return None
 
-    def program(self, cell: ConfigDict) -> Program:
-        """The compiled functions of the cell's shape."""
-        name = program_key(cell)
+    def program(self, cell: ConfigDict, *, packed: int | None = None) -> Program:
+        """The compiled functions of the cell's shape, for one run or for so many packed."""
+        name = f"{program_key(cell)}-{packed}"
         if name not in self._programs:
-            self._programs[name] = make_program(cell)
+            self._programs[name] = make_program(cell, packed=packed)
         return self._programs[name]
 
 
@@ -133,9 +142,14 @@ def program_key(cell: ConfigDict) -> str:
     return configs.hash_of(sections | {"optimizer": optimizer, "runtime": runtime})
 
 
-def make_program(cell: ConfigDict) -> Program:
+def make_program(cell: ConfigDict, *, packed: int | None = None) -> Program:
     """The compiled functions for cells of this shape, none of them compiled yet."""
     size, kind, runtime = cells.size_of(cell), cells.architecture_of(cell), cell.runtime
+    if runtime.attention_kernel == "cudnn" and jax.default_backend() != "gpu":
+        raise configs.ConfigError(
+            f"runtime.attention_kernel is cudnn, which is for NVIDIA devices, and JAX runs on "
+            f"{jax.default_backend()}; use xla"
+        )
     optimizer, context = cell.optimizer, cell.model.context_tokens
     rules = Parameterization(lengths=size.lengths, tied=kind.tied, **cell.parameterization)
     build = Decoder if kind.attention == "causal" else Encoder
@@ -165,6 +179,7 @@ def make_program(cell: ConfigDict) -> Program:
         microbatches=runtime.microbatches,
         chunk_tokens=runtime.loss_chunk_tokens,
         dispatch_steps=runtime.dispatch_steps,
+        packed=packed,
     )
 
 

@@ -56,7 +56,9 @@ def test_copies_share_nothing_with_their_config() -> None:
         ("seed=one", r"'seed' takes int, found 'one'"),
         ("seed=1.5", r"'seed' takes int, found '1.5'"),
         ("optimizer.clip_norm=True", r"'optimizer.clip_norm' takes float, found 'True'"),
-        ("model=3", r"unknown config key 'model'"),
+        ("model=3", r"'model' is a section; set a key in it, such as model.activation"),
+        ("model.width=None", r"'model.width' cannot be None"),
+        ("optimizer.weight_decay=None", r"'optimizer.weight_decay' cannot be None"),
         ("seed", r"no value; write --config.seed=VALUE"),
         ("study.widths=((1,2)*3", r"'study.widths' takes tuple"),
     ],
@@ -129,3 +131,26 @@ def test_shipped_configs_are_found_from_anywhere(
 def test_hashes_ignore_the_order_of_keys_and_see_every_value() -> None:
     assert configs.hash_of({"a": 1, "b": 2}) == configs.hash_of({"b": 2, "a": 1})
     assert configs.hash_of({"a": 1}) != configs.hash_of({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["model.norm=batch"], r"model.norm is 'batch'; use one of rms, layer"),
+        (["model.positions=alibi"], r"model.positions is 'alibi'; use one of rotary, learned"),
+        (["model.norm_position=sandwich"], r"model.norm_position is 'sandwich'; use one of pre"),
+        (["model.activation=relu"], r"model.activation is 'relu'; use one of gelu"),
+        (["budget.tokens=512000"], r"are two budgets; set one and leave the other None"),
+        (["objective.whole_words=True"], r"whole_words is for the masked objective"),
+        (["parameterization.name=mup"], r"parameterization.base_width is not set"),
+        (["optimizer.decays=a,b"], r"optimizer.decays is \('a', 'b'\)"),
+        (["runtime.profile_steps=a,b"], r"runtime.profile_steps is \('a', 'b'\)"),
+    ],
+)
+def test_a_run_that_would_not_be_the_one_that_was_asked_for_is_refused(
+    settings: list[str], complaint: str
+) -> None:
+    config = cell()
+    configs.override(config, settings)
+    with pytest.raises(configs.ConfigError, match=complaint):
+        cells.resolve(config)

@@ -1,14 +1,121 @@
-"""Grids: the cells of a study, as resolved configs."""
+"""Grids: the cells of a study, from a small algebra of plain functions.
+
+A grid is a list of overrides, each a mapping of config keys to values:
+
+    prod(param("model.width", (32, 48, 64)), param("seed", range(3)))        # 9 cells
+    chain(a, b)   zip_(param("model.width", ...), param("budget.flops", ...))   subsample(a, 20)
+
+`cells` makes resolved configs of them. Nothing is evaluated from strings.
+"""
 
 import copy
+import itertools
 import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling.cells import cell_of
-from scaling.config import ConfigError
+from scaling import counts, sizes
+from scaling.cells import architecture_of, cell_of, resolve
+from scaling.config import ConfigError, override
 
 SEEDS = 10_000
+Overrides = Mapping[str, Any]
+Grid = Sequence[Overrides]
+
+
+def param(key: str, values: Iterable[Any]) -> Grid:
+    """One key over its values."""
+    return [{key: value} for value in values]
+
+
+def prod(*grids: Grid) -> Grid:
+    """Every combination; the last grid varies fastest.
+
+    Raises:
+      ConfigError: two grids set one key.
+    """
+    return [_merged(parts) for parts in itertools.product(*grids)]
+
+
+def chain(*grids: Grid) -> Grid:
+    """One after the other."""
+    return list(itertools.chain(*grids))
+
+
+def zip_(*grids: Grid) -> Grid:
+    """The first with the first, the second with the second.
+
+    Raises:
+      ConfigError: grids of different lengths, or that set one key.
+    """
+    lengths = sorted({len(grid) for grid in grids})
+    if len(lengths) > 1:
+        raise ConfigError(f"zip_ of grids of {lengths} entries; give grids of one length")
+    return [_merged(parts) for parts in zip(*grids, strict=True)]
+
+
+def subsample(grid: Grid, count: int, *, seed: int = 0) -> Grid:
+    """`count` of a grid, drawn without replacement, in its order.
+
+    Raises:
+      ConfigError: more than there are.
+    """
+    if not 0 < count <= len(grid):
+        raise ConfigError(f"subsample of {count} from a grid of {len(grid)}; give 1 to {len(grid)}")
+    return [grid[i] for i in sorted(random.Random(seed).sample(range(len(grid)), count))]
+
+
+def _merged(parts: Iterable[Overrides]) -> Overrides:
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key in part:
+            if key in merged:
+                raise ConfigError(f"{key} is set twice in one cell of a grid; set it once")
+        merged |= part
+    return merged
+
+
+def cells(config: ConfigDict, grid: Grid) -> list[ConfigDict]:
+    """The resolved cells of a grid over a study's config.
+
+    A cell whose grid sets no seed gets seed * SEEDS + a number: that of its trunk where the study
+    shares trunks (cells that differ in their budget alone have one), else of its own. Runs with one
+    seed and one size start alike and read the same text in the same order: they can share a trunk,
+    and they share its noise, which would pass for an effect of the size if the fit did not know
+    (records name the trunk, and intervals draw whole trunks).
+
+    Raises:
+      ConfigError: an unknown key or a value of another type; more cells than a study has seeds.
+    """
+    found = []
+    numbers: dict[str, int] = {}
+    for overrides in grid:
+        cell = with_overrides(config, overrides)
+        if "seed" not in overrides:
+            own = {k: v for k, v in overrides.items() if not k.startswith("budget.")}
+            key = repr(sorted(own.items())) if config.sweep.trunks else str(len(numbers))
+            number = numbers.setdefault(key, len(numbers) + 1)
+            if number >= SEEDS:
+                raise ConfigError(
+                    f"cell {number} of a study; a study has seeds for {SEEDS - 1} cells"
+                )
+            cell.seed = config.seed * SEEDS + number
+        found.append(cell_of(cell))
+    return found
+
+
+def with_overrides(config: ConfigDict, overrides: Overrides) -> ConfigDict:
+    """A copy of a config with some keys set; a value must fit its key as on the command line.
+
+    Raises:
+      ConfigError: an unknown key or a value of another type.
+    """
+    changed = copy.deepcopy(config)
+    override(changed, [f"{key}={value!r}" for key, value in overrides.items()])
+    return changed
 
 
 def isoflop(config: ConfigDict) -> list[ConfigDict]:
@@ -33,31 +140,30 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
                 f"study.budgets_flops has {flops!r} with study.widths {widths!r}; give positive "
                 "numbers, each with a tuple of widths, as in (1e11,) and ((32, 40, 48),)"
             )
-    pairs = [
-        (width, flops)
-        for flops, widths in sorted(zip(study.budgets_flops, study.widths, strict=True))
-        for width in widths
-    ]
-    return [
-        cell_with(config, width=width, flops=flops, number=number)
-        for number, (width, flops) in enumerate(pairs, start=1)
-    ]
+    budgets = sorted(zip(study.budgets_flops, study.widths, strict=True))
+    return cells(
+        config,
+        chain(
+            *(
+                prod(param("budget.flops", [float(flops)]), param("model.width", widths))
+                for flops, widths in budgets
+            )
+        ),
+    )
 
 
-def cell_with(config: ConfigDict, *, width: int, flops: float, number: int) -> ConfigDict:
-    """The resolved cell of this width and budget; `number` tells it from the study's other cells.
+def ladder(
+    config: ConfigDict, *, widths: Sequence[int], multiples: Sequence[float], ratio: float = 20.0
+) -> list[ConfigDict]:
+    """Sizes x multiples of their compute-optimal tokens (Bhagia et al. 2024, section 3).
 
-    Every cell has a seed of its own, seed * SEEDS + number. With one seed for all, runs of one size
-    would start alike and read the same text in the same order, and their noise, shared, would pass
-    for an effect of the size.
-
-    Raises:
-      ConfigError: more cells than a study has seeds.
+    `ratio` is the compute-optimal number of tokens per parameter, 20 by Hoffmann et al. 2022.
     """
-    if number >= SEEDS:
-        raise ConfigError(f"cell {number} of a study; a study has seeds for {SEEDS - 1} cells")
-    cell = copy.deepcopy(config)
-    cell.model.width = width
-    cell.budget.flops = float(flops)
-    cell.seed = config.seed * SEEDS + number
-    return cell_of(cell)
+    pairs = []
+    for width in widths:
+        cell = resolve(with_overrides(config, {"model.width": width, "budget.tokens": 10**9}))
+        size = sizes.size(width, vocabulary=cell.corpus.vocabulary)
+        params = counts.parameters(size, architecture_of(cell)).total
+        for multiple in multiples:
+            pairs.append({"model.width": width, "budget.tokens": round(multiple * ratio * params)})
+    return cells(config, pairs)

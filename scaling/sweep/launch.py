@@ -1,4 +1,4 @@
-"""Runs the cells of a grid, one after another in this process."""
+"""Runs the cells of a grid in this process: trunks first, then what leaves them, packed."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,10 +7,22 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from scaling.records import Record
-from scaling.run import run
 from scaling.sweep.progress import CellProgress
+from scaling.sweep.tasks import Pack, tasks_of
 from scaling.train.loop import Stopped
 from scaling.workshop import Workshop, run_id
+
+
+def check_data(cells: Sequence[ConfigDict], workshop: Workshop) -> None:
+    """Make what the cells read, and refuse a cell for which it does not suffice, before the first
+    is paid for.
+
+    Raises:
+      ConfigError: the corpus has fewer tokens than a cell's budget.
+    """
+    for cell in cells:
+        if not (workshop.workdir / "records" / f"{run_id(cell)}.json").exists():
+            workshop.stream(cell)
 
 
 def launch(
@@ -19,30 +31,34 @@ def launch(
     *,
     console: Console,
     stop: Callable[[], bool] = lambda: False,
+    trunks: bool = False,
+    packed: int = 1,
 ) -> list[Record]:
     """Train every cell that has no record yet and return all records, in the order of the cells.
 
-    A cell that diverges is recorded as such and the sweep goes on.
+    With `trunks`, cells that differ in their budget alone train what they have in common once; with
+    `packed`, as many cells of one shape and length train as one program. A cell that diverges is
+    recorded as such and the sweep goes on.
 
     Raises:
       ConfigError: a cell that cannot be trained at all.
       Stopped: `stop` said so; what was trained is kept.
       OSError: a result could not be written; those before it are intact.
     """
-    paths = [workshop.workdir / "records" / f"{run_id(cell)}.json" for cell in cells]
-    for cell, path in zip(cells, paths, strict=True):
-        if not path.exists():
-            # Asked before the first cell is paid for: does the text suffice for every one?
-            workshop.stream(cell)
-    done: list[Record] = []
-    total = sum(cell.budget.flops for cell in cells)
-    with CellProgress(console, cells=len(cells), flops=total) as progress:
-        for cell, path in zip(cells, paths, strict=True):
-            flops, there = cell.budget.flops, path.exists()
-            watch = functools.partial(progress.tick, flops=flops)
-            record = run(cell, workshop, watch=watch, stop=stop)
-            progress.finish(record, flops=flops, was_there=there)
-            done.append(record)
+    check_data(cells, workshop)
+    tasks, home = tasks_of(cells, trunks=trunks, packed=packed), workshop.workdir
+    done: dict[str, Record] = {}
+    flops = {run_id(cell): cell.budget.flops for cell in cells}
+    with CellProgress(console, cells=len(cells), flops=sum(flops.values())) as progress:
+        for task in tasks:
+            ids = task.run_ids if isinstance(task, Pack) else ()
+            there = task.done(home)
+            if there and not ids:
+                continue
+            watch = functools.partial(progress.tick, flops=sum(flops[name] for name in ids))
+            for record in task.execute(workshop, home=home, watch=watch, stop=stop):
+                progress.finish(record, flops=flops[record.run_id], was_there=there)
+                done[record.run_id] = record
             if len(done) < len(cells) and stop():
                 raise Stopped(f"stopped after cell {len(done)} of {len(cells)}, as it was told")
-    return done
+    return [done[run_id(cell)] for cell in cells]

@@ -50,7 +50,14 @@ def study(
     """
     made: list[Path] = []
     workshop = Workshop(workdir)
-    trained = launch(cells, workshop, console=console, stop=stop)
+    trained = launch(
+        cells,
+        workshop,
+        console=console,
+        stop=stop,
+        trunks=config.sweep.trunks,
+        packed=config.sweep.packed or 1,
+    )
     law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))
     if not law_path.exists():
         console.print(f"fitting the {config.study.law} law to {len(trained)} runs", highlight=False)

@@ -1,15 +1,20 @@
 """A work directory: it belongs to one study, and one process at a time writes in it."""
 
 import fcntl
+import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from scaling.config import identity
 from scaling.files import differences, write_json
+from scaling.records import read
+from scaling.workshop import run_id
 
 STUDY_FILE = "study.json"
 
@@ -58,10 +63,37 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
+def set_failed_aside(workdir: Path, cells: Sequence[ConfigDict]) -> list[str]:
+    """Move the records of cells that failed to `failed/`, so that they are trained again; the ids.
+
+    Those that diverged stay: the same run would diverge again.
+    """
+    moved = []
+    for cell in cells:
+        path = workdir / "records" / f"{run_id(cell)}.json"
+        if path.exists() and read(path).status == "failed":
+            folder = workdir / "failed"
+            folder.mkdir(exist_ok=True)
+            names = (folder / f"{path.stem}.{number}.json" for number in itertools.count(1))
+            path.rename(next(name for name in names if not name.exists()))
+            moved.append(path.stem)
+    return moved
+
+
 def read_study(workdir: Path) -> dict[str, Any] | None:
     """The plain config that the directory was started with, or None where there is none."""
     path = workdir / STUDY_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+    except ValueError as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error}); bring it back from a copy, or use another --workdir"
+        ) from error
+    return found
 
 
 def size_on_disk(workdir: Path) -> int:

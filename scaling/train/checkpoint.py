@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from scaling.files import differences, encode, write_json, writing
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 
 ROOM = 4
 """Free space that a save asks for, in sizes of the state: Orbax writes aside and then renames."""
 MANIFEST = "manifest.json"
+PROVEN = "proven.json"
+"""Names the newest step that was ever proven: a manifest that is lost is then missed."""
 SCHEMA = 1
 
 
@@ -42,11 +44,20 @@ class Checkpoints:
     step is what a kill left of a save, and is removed. `identity` must be what it was when a run is
     resumed, but for its `code_version`.
 
+    `pinned` steps are kept whatever comes after them: others start from there.
+
     Use as a context manager: leaving it waits for what is being written.
     """
 
-    def __init__(self, folder: Path, *, keep: int, identity: Mapping[str, Any]) -> None:
-        self._folder, self._keep = folder.absolute(), keep
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        identity: Mapping[str, Any],
+        pinned: Collection[int] = (),
+    ) -> None:
+        self._folder, self._keep, self._pinned = folder.absolute(), keep, frozenset(pinned)
         self._identity = json.loads(encode(dict(identity)))
         self._orbax = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -72,7 +83,7 @@ class Checkpoints:
             read-only, ...; earlier states are intact.
         """
         self.wait()
-        step = int(state.step)
+        step = int(np.ravel(state.step)[0])
         if step == self.saved:
             return
         path = self._folder / str(step)
@@ -107,7 +118,8 @@ class Checkpoints:
                 self._orbax.wait_until_finished()
             if jax.process_index() == 0:
                 _prove(path, step, self._identity)
-                for old in self._steps()[: -self._keep]:
+                write_json(self._folder / PROVEN, {"step": step})
+                for old in sorted(set(self._steps()[: -self._keep]) - self._pinned):
                     # Its manifest first, so that a kill in between leaves no step half proven.
                     (self._folder / str(old) / MANIFEST).unlink()
                     shutil.rmtree(self._folder / str(old))
@@ -118,9 +130,9 @@ class Checkpoints:
         return sorted(int(path.parent.name) for path in self._folder.glob(f"*/{MANIFEST}")
                       if path.parent.name.isdigit())  # fmt: skip
 
-    def restore(self, abstract: TrainState) -> TrainState | None:
-        """The newest state that proves whole, on the shapes, types and devices of `abstract`; None
-        where none was ever saved.
+    def restore(self, abstract: TrainState, *, step: int | None = None) -> TrainState | None:
+        """The newest state that proves whole, or that of one `step`, on the shapes, types and
+        devices of `abstract`; None where none was ever saved.
 
         A step that is not what its manifest says is renamed to `<step>.broken-<n>`, reported, and
         the one before it is used.
@@ -128,7 +140,13 @@ class Checkpoints:
         Raises:
           CheckpointError: every step is broken, or the run was another when they were made.
         """
-        step = self._choose() if jax.process_index() == 0 else None
+        if step is None:
+            step = self._choose() if jax.process_index() == 0 else None
+        elif fault := _fault(self._folder / str(step)):
+            raise CheckpointError(
+                f"{self._folder / str(step)} is not what was saved: {fault}; delete it, so that it "
+                "is trained again"
+            )
         if jax.process_count() > 1:
             chosen = -1 if step is None else step
             found = int(multihost_utils.broadcast_one_to_all(np.asarray(chosen)))
@@ -180,9 +198,23 @@ class Checkpoints:
             for path in sorted(unmarked, key=lambda path: int(path.name)):
                 self._put_aside(path, f"{MANIFEST} is missing")
             return
+        whole, proven = self._steps(), self._proven()
+        # One that is older than all that were to be kept is what is left of a removal.
+        oldest = whole[0] if len(whole) >= self._keep else -1
+        for path in [path for path in unmarked if oldest < int(path.name) <= proven]:
+            unmarked.remove(path)
+            self._put_aside(path, f"{MANIFEST} is missing")
         for path in (*unmarked, *self._folder.glob("*.orbax-checkpoint-tmp*")):
             logging.warning("removing %s: without %s it is half a save", path, MANIFEST)
             shutil.rmtree(path)
+
+    def _proven(self) -> int:
+        """The newest step that was ever proven, -1 where none was or that is not known."""
+        try:
+            found = json.loads((self._folder / PROVEN).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return -1
+        return found if isinstance(found, int) else -1
 
     def _recognise(self, manifest: Mapping[str, Any]) -> None:
         found = dict(manifest["identity"])

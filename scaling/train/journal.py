@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from scaling.files import write_bytes, writing
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import Metrics, Program, TrainState
 from scaling.train.profiler import Profiler
+from scaling.train.program import Metrics, Program, TrainState
 from scaling.train.trackers import Tracker
 from scaling.train.watchdog import Watchdog
 
@@ -92,11 +93,13 @@ class Journal:
 
 
 def _entry(line: str) -> dict[str, Any] | None:
-    """A line of the journal; None for one that a kill cut off in the middle."""
+    """A line of the journal; None for one that a kill cut off in the middle, or no line of ours."""
     try:
-        return json.loads(line)
+        entry = json.loads(line)
     except json.JSONDecodeError:
         return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("step"), int)
+    return entry if whole else None
 
 
 def _identity(entry: Mapping[str, Any]) -> tuple[str | int, ...]:
@@ -116,12 +119,15 @@ class Clock:
     away.
     """
 
-    def __init__(self, journal: Journal, *, compiled: Callable[[], float]) -> None:
+    def __init__(
+        self, journal: Journal, *, compiled: Callable[[], float], since: float, before: float
+    ) -> None:
+        """Of an attempt that began at `since` by the wall, when `before` seconds were compiled."""
         self.seconds = {
             account: journal.last.get(f"goodput/{account}_seconds", 0.0) for account in ACCOUNTS
         }
-        self._compiled, self._compiled_before = compiled, compiled()
-        self._mark = time.perf_counter()
+        self._compiled, self._compiled_before = compiled, before
+        self._mark = since
 
     @property
     def stepping_seconds(self) -> float:
@@ -150,21 +156,25 @@ class Clock:
 
 
 class Reporter:
-    """The hooks of one run: writes its journal and its checkpoints, and keeps its clock.
+    """The hooks of a run, or of packed runs: writes journals and checkpoints, keeps the clock.
+
+    Packed runs have a journal each, in the order of their lanes, and share all else: a second of
+    the clock is a second of all of them.
 
     mfu = tokens per second * flops per token / peak, with the counted FLOPs that `flops_per_token`
-    gives and the peak of all devices together; where no peak is known it is left out. Names are
-    those of Levanter where it has them; mfu there is in percent, here it is a fraction.
+    gives and the peak of all devices together; where no peak is known it is left out. Of packed
+    runs it is that of all of them, their tokens taken together. Names are those of Levanter where
+    it has them; mfu there is in percent, here it is a fraction.
     """
 
     def __init__(
         self,
-        journal: Journal,
+        journals: Sequence[Journal],
         checkpoints: Checkpoints,
         program: Program,
         *,
-        evaluate: Callable[[TrainState], dict[str, float]],
-        rate: float,
+        evaluate: Callable[[TrainState], Sequence[Mapping[str, float]]],
+        rates: Sequence[float],
         flops_per_token: float,
         peak_flops: float | None,
         tick: Callable[[int, float, float], None],
@@ -172,14 +182,23 @@ class Reporter:
         watchdog: Watchdog,
         stopping: Callable[[], bool],
         start: int,
+        since: float,
+        compiled_before: float,
     ) -> None:
-        self._journal, self._checkpoints, self._program = journal, checkpoints, program
-        self._evaluate, self._rate, self._tick = evaluate, rate, tick
+        self._journals, self._checkpoints, self._program = journals, checkpoints, program
+        self._evaluate, self._rates, self._tick = evaluate, rates, tick
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._profiler, self._watchdog, self._stopping = profiler, watchdog, stopping
         self._begun = False
-        self._skipped = int(journal.last.get("train/skipped_updates", 0))
-        self.clock = Clock(journal, compiled=lambda: program.compile_seconds)
+        self._skipped = [int(journal.last.get("train/skipped_updates", 0)) for journal in journals]
+        self.lost: dict[int, str] = {}
+        """Lanes that have diverged, and why."""
+        self.clock = Clock(
+            journals[0],
+            compiled=lambda: program.compile_seconds,
+            since=since,
+            before=compiled_before,
+        )
         self._measured = self._finished = start, self.clock.stepping_seconds
         self._speed = 0.0
 
@@ -201,7 +220,7 @@ class Reporter:
     def stop(self, step: int) -> bool:
         return self._stopping()
 
-    def log(self, step: int, metrics: Metrics) -> None:
+    def log(self, step: int, metrics: Metrics, *, lane: int) -> None:
         # All steps of one dispatch come to be read at once: they share its speed.
         if self._finished != self._measured:
             steps = self._finished[0] - self._measured[0]
@@ -212,25 +231,30 @@ class Reporter:
         values = {
             "train/loss": float(metrics.loss),
             "grad/norm/total": float(metrics.gradient_norm),
-            "optim/learning_rate": float(metrics.multiplier) * self._rate,
+            "optim/learning_rate": float(metrics.multiplier) * self._rates[lane],
             "throughput/tokens_per_second": self._speed,
             "throughput/total_tokens": float(tokens),
         }
         if self._peak_flops is not None:
-            values["throughput/mfu"] = self._speed * self._flops_per_token / self._peak_flops
-        self._journal.write(step, tokens, values | self.clock.values())
+            together = self._speed * len(self._journals)
+            values["throughput/mfu"] = together * self._flops_per_token / self._peak_flops
+        self._journals[lane].write(step, tokens, values | self.clock.values())
         self._tick(step, values["train/loss"], self._speed)
 
-    def skipped(self, step: int, metrics: Metrics) -> None:
-        self._skipped += 1
-        self._write(step, {"train/skipped_updates": float(self._skipped)})
+    def skipped(self, step: int, metrics: Metrics, *, lane: int) -> None:
+        self._skipped[lane] += 1
+        self._write(step, lane, {"train/skipped_updates": float(self._skipped[lane])})
+
+    def diverged(self, error: Exception, *, lane: int) -> None:
+        self.lost[lane] = str(error)
 
     def evaluate(self, step: int, state: TrainState) -> None:
         jax.block_until_ready(state.params)
         self.clock.charge("train")
-        values = self._evaluate(state)
+        found = self._evaluate(state)
         self.clock.charge("eval")
-        self._write(step, values | self.clock.values())
+        for lane, values in enumerate(found):
+            self._write(step, lane, {**values, **self.clock.values()})
         self._watchdog.fed()
 
     def save(self, state: TrainState) -> None:
@@ -239,8 +263,11 @@ class Reporter:
         self._checkpoints.save(state)
         self.clock.charge("save")
         # So that the clock of a resumed run starts from the state that it resumes.
-        self._write(int(state.step), self.clock.values())
+        step = int(np.ravel(state.step)[0])
+        for lane in range(len(self._journals)):
+            self._write(step, lane, self.clock.values())
         self._watchdog.fed()
 
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        self._journal.write(step, step * self._program.batch_tokens, values)
+    def _write(self, step: int, lane: int, values: Mapping[str, float]) -> None:
+        if lane not in self.lost:
+            self._journals[lane].write(step, step * self._program.batch_tokens, values)

@@ -21,6 +21,8 @@ HEARTBEAT_SECONDS = 30
 """A process that has been silent for so long is lost, and the others leave."""
 MEETING_SECONDS = 30.0
 WAIT_SECONDS = 0.2
+PATIENCE_SECONDS = 7.0
+"""How long a run has to hear a request to stop: then it must be gone within ten."""
 GOODBYE = b"."
 INTERRUPTED, BAD_INPUT = 130, 2
 LOST = 69
@@ -52,9 +54,15 @@ def join(*, coordinator: str | None, processes: int | None, process: int | None)
         )
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ProcessError(f"process {process} of {processes}; count from 0 to {processes - 1}")
-    jax.distributed.initialize(
-        coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
-    )
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except ValueError as error:
+        raise ProcessError(
+            f"no cluster says where its processes are ({error}); on a TPU slice, Slurm or GKE use "
+            "--distributed alone, elsewhere --coordinator=HOST:PORT --processes=N --process=I"
+        ) from error
 
 
 def first() -> bool:
@@ -181,18 +189,27 @@ def _leave(status: int) -> None:
 class StopRequest:
     """SIGTERM as a question: the first asks the run to keep its state and leave, the second leaves.
 
-    Among several processes all answer alike, at one step that none has passed; JAX listens for the
-    signal there.
+    A run that cannot hear it, because it compiles or waits for a disk, is ended after `PATIENCE`
+    seconds: it goes on from its newest checkpoint, to the same bits. Among several processes all
+    answer alike, at one step that none has passed; JAX listens for the signal there.
     """
 
     def __init__(self) -> None:
         self._asked = False
         self._calls = 0
+        self._heard = threading.Event()
         self._before: object = signal.SIG_DFL
+        self._woken, self._waker = -1, -1
+        self._wakeup_before = -1
 
     def __enter__(self) -> "StopRequest":
         if jax.process_count() == 1:
             self._before = signal.signal(signal.SIGTERM, self._ask)
+            # Python calls a handler between two of its own steps; this pipe is written to at once.
+            self._woken, self._waker = os.pipe()
+            os.set_blocking(self._waker, False)
+            self._wakeup_before = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+            threading.Thread(target=self._wait, name="stop request", daemon=True).start()
         return self
 
     def __exit__(
@@ -201,8 +218,26 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if jax.process_count() == 1:
+        if self._waker >= 0:
+            self._heard.set()
+            signal.set_wakeup_fd(self._wakeup_before)
+            os.close(self._waker)
             signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]
+
+    def _wait(self) -> None:
+        """Give the run time to hear a request, and end it where it does not."""
+        while True:
+            number = os.read(self._woken, 1)
+            if not number:
+                os.close(self._woken)
+                return
+            if number[0] == signal.SIGTERM and not self._heard.wait(PATIENCE_SECONDS):
+                os.write(
+                    2,
+                    b"stopped while it could not be asked (it compiled, or waited for a disk); the "
+                    b"same command goes on from its newest checkpoint\n",
+                )
+                os._exit(STOPPED)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
@@ -210,8 +245,10 @@ class StopRequest:
         self._asked = True
 
     def __call__(self) -> bool:
-        """Whether to stop now; asked once after every dispatch."""
+        """Whether to stop now; asked once after every dispatch, and while it is measured."""
         self._calls += 1
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(self._calls)
+        if self._asked:
+            self._heard.set()
         return self._asked

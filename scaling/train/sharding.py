@@ -9,6 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
 LETTER_TO_MESH: Mapping[str, tuple[str, ...]] = {
+    "E": ("data",),
     "B": ("data", "fsdp"),
     "T": ("context",),
     "D": ("fsdp",),
@@ -77,20 +78,31 @@ def sharding(
     return NamedSharding(mesh, PartitionSpec(*entries))
 
 
-def batch_sharding(mesh: Mesh, *, windows: int, context: int) -> NamedSharding:
-    """Batches are split by window over data and fsdp, and by position over context.
+def batch_sharding(
+    mesh: Mesh, *, windows: int, context: int, packed: int | None = None
+) -> NamedSharding:
+    """Batches are split by window over data and fsdp, and by position over context; those of packed
+    runs have an axis E in front, split over data where the runs divide over it.
 
     Raises:
       ValueError: the windows, or their positions, do not divide over the mesh.
     """
+    front: tuple[tuple[str, ...] | None, ...] = ()
+    over = {letter: LETTER_TO_MESH[letter] for letter in "BT"}
+    if packed is not None:
+        runs = LETTER_TO_MESH["E"]
+        splits = packed % math.prod(mesh.shape[axis] for axis in runs) == 0
+        front = (runs if splits else None,)
+        if splits:
+            over["B"] = tuple(axis for axis in over["B"] if axis not in runs)
     for letter, length, noun, devices in (
         ("B", windows, "windows", "data-parallel devices"),
         ("T", context, "positions", "context-parallel devices"),
     ):
-        ways = math.prod(mesh.shape[axis] for axis in LETTER_TO_MESH[letter])
+        ways = math.prod(mesh.shape[axis] for axis in over[letter])
         if length % ways:
             raise ValueError(
                 f"a batch of {length} {noun} is not divisible over {ways} {devices}; use a "
                 f"multiple of {ways}"
             )
-    return NamedSharding(mesh, PartitionSpec(LETTER_TO_MESH["B"], LETTER_TO_MESH["T"]))
+    return NamedSharding(mesh, PartitionSpec(*front, over["B"], over["T"]))

@@ -20,7 +20,7 @@ from arrays import Flat, flat, same
 
 from scaling.train import checkpoint
 from scaling.train.checkpoint import MANIFEST, CheckpointError, Checkpoints
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 
 IDENTITY = {"config": {"width": 16}, "data_hash": "ab", "seed": 0, "code_version": "1"}
 OLDER, NEWER = 1, 2

@@ -19,7 +19,8 @@ from scaling import cells, config, run
 from scaling.data.loader import Batch
 from scaling.records import Record
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import Stopped, TrainState
+from scaling.train.loop import Stopped
+from scaling.train.program import TrainState
 from scaling.workshop import Workshop
 
 MESHES = (1, 2, 4, 8, 1)

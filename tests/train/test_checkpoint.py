@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.train.checkpoint import MANIFEST, CheckpointError, Checkpoints
-from scaling.train.loop import TrainState
+from scaling.train.checkpoint import MANIFEST, PROVEN, CheckpointError, Checkpoints
+from scaling.train.program import TrainState
 
 IDENTITY = {"config": {"seed": 3, "model": {"width": 16}}, "data_hash": "ab", "code_version": "1"}
 
@@ -51,6 +51,11 @@ def two_steps(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def entries(folder: Path) -> list[Path]:
+    """What is in the folder beside the note of the newest proven step."""
+    return [path for path in folder.iterdir() if path.name != PROVEN]
+
+
 def restored(folder: Path) -> TrainState:
     with opened(folder) as checkpoints:
         found = checkpoints.restore(abstract())
@@ -60,7 +65,7 @@ def restored(folder: Path) -> TrainState:
 
 def test_what_comes_back_is_what_was_saved_and_the_oldest_goes(two_steps: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(3))
-    assert sorted(path.name for path in two_steps.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in entries(two_steps)) == ["2", "3"]
 
 
 def test_an_empty_folder_holds_no_state(tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_a_damaged_step_is_put_aside_and_the_one_before_is_used(
 ) -> None:
     damage(two_steps)
     jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(2))
-    assert sorted(path.name.partition("-")[0] for path in two_steps.iterdir()) in (
+    assert sorted(path.name.partition("-")[0] for path in entries(two_steps)) in (
         ["2", "3.broken"],
         ["2", "7.broken"],
     )
@@ -163,13 +168,24 @@ def test_steps_that_lost_their_manifests_are_not_taken_for_what_a_kill_left(
         CheckpointError, match=r"2.broken-1"
     ):  # fmt: skip
         checkpoints.restore(abstract())
-    assert sorted(path.name for path in two_steps.iterdir()) == ["2.broken-1", "3.broken-1"]
+    assert sorted(path.name for path in entries(two_steps)) == ["2.broken-1", "3.broken-1"]
+
+
+def test_a_step_that_lost_its_manifest_after_it_was_proven_is_kept_aside(two_steps: Path) -> None:
+    (two_steps / "3" / MANIFEST).unlink()
+    jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(2))
+    assert (two_steps / "3.broken-1").exists()
+    (two_steps / "2" / MANIFEST).unlink()
+    with opened(two_steps) as checkpoints, pytest.raises(CheckpointError, match="is whole"):
+        checkpoints.restore(abstract())
+    assert (two_steps / "2.broken-1").exists()
 
 
 def test_what_a_kill_left_of_a_removal_is_removed(two_steps: Path) -> None:
-    (two_steps / "2" / MANIFEST).unlink()
+    shutil.copytree(two_steps / "2", two_steps / "1")
+    (two_steps / "1" / MANIFEST).unlink()
     jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(3))
-    assert [path.name for path in two_steps.iterdir()] == ["3"]
+    assert sorted(path.name for path in entries(two_steps)) == ["2", "3"]
 
 
 def test_a_manifest_that_cannot_be_read_is_a_damage_like_another(two_steps: Path) -> None:
@@ -183,7 +199,7 @@ def test_what_a_kill_left_of_a_save_is_removed(two_steps: Path) -> None:
     (two_steps / "9" / MANIFEST).unlink()
     (two_steps / "10.orbax-checkpoint-tmp-17").mkdir()
     jax.tree.map(np.testing.assert_array_equal, restored(two_steps), state(3))
-    assert sorted(path.name for path in two_steps.iterdir()) == ["2", "3"]
+    assert sorted(path.name for path in entries(two_steps)) == ["2", "3"]
 
 
 def test_another_run_is_refused_with_the_fields_that_differ(two_steps: Path) -> None:
@@ -248,7 +264,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import jax, jax.numpy as jnp
 from pathlib import Path
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.loop import TrainState
+from scaling.train.program import TrainState
 zero = jnp.zeros((), jnp.int32)
 def state(step):
     values = jax.random.normal(jax.random.key(step), (256, 1024))

@@ -11,8 +11,8 @@ import pytest
 
 from scaling.train import journal as journals
 from scaling.train.journal import ACCOUNTS, Journal, Reporter
-from scaling.train.loop import Metrics, TrainState
 from scaling.train.profiler import Profiler
+from scaling.train.program import Metrics, TrainState
 from scaling.train.watchdog import Watchdog
 
 BATCH_TOKENS, STEPS = 56, 12
@@ -77,16 +77,16 @@ def state(step: int) -> TrainState:
 
 
 def reporter_of(journal: Journal, folder: Path, wall: Wall, shape: Shape, start: int) -> Reporter:
-    def evaluate(state: TrainState) -> dict[str, float]:
+    def evaluate(state: TrainState) -> list[dict[str, float]]:
         wall.now += 3.0
-        return {"eval/validation/loss": 6.0 - int(state.step) / 7}
+        return [{"eval/validation/loss": 6.0 - int(state.step) / 7}]
 
     return Reporter(
-        journal,
+        [journal],
         Saved(wall),  # type: ignore[arg-type]
         shape,  # type: ignore[arg-type]
         evaluate=evaluate,
-        rate=0.02,
+        rates=[0.02],
         flops_per_token=30.0,
         peak_flops=4000.0,
         tick=lambda step, loss, speed: None,
@@ -94,6 +94,8 @@ def reporter_of(journal: Journal, folder: Path, wall: Wall, shape: Shape, start:
         watchdog=Watchdog(1800.0, report=folder / "stalled.txt"),
         stopping=lambda: False,
         start=start,
+        since=wall.now,
+        compiled_before=shape.compile_seconds,
     )
 
 
@@ -122,9 +124,9 @@ def attempt(
         reporter.finished(step)
         metrics = metrics_of(step)
         if metrics.skipped:
-            reporter.skipped(step, metrics)
+            reporter.skipped(step, metrics, lane=0)
         elif step % 2 == 0:
-            reporter.log(step, metrics)
+            reporter.log(step, metrics, lane=0)
         if step % 3 == 0:
             reporter.evaluate(step, state(step))
         if step % 4 == 0:
@@ -233,7 +235,7 @@ def test_the_steps_of_one_dispatch_share_its_speed(tmp_path: Path, wall: Wall) -
         wall.now += seconds
         reporter.finished(last)
         for step in (last - 2, last - 1, last):
-            reporter.log(step, metrics_of(step))
+            reporter.log(step, metrics_of(step), lane=0)
     journal.close()
     speeds = [line["throughput/tokens_per_second"] for line in read(tmp_path / "metrics.jsonl")]
     assert speeds == 3 * [2 * BATCH_TOKENS] + 3 * [8 * BATCH_TOKENS]

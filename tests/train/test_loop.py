@@ -15,7 +15,8 @@ from scaling.model.parameterization import standard
 from scaling.model.transformer import Decoder
 from scaling.sizes import Size
 from scaling.train import objectives, optim
-from scaling.train.loop import Cadence, Diverged, Metrics, Program, Stopped, TrainState, train
+from scaling.train.loop import Cadence, Diverged, Stopped, train
+from scaling.train.program import Metrics, Program, TrainState
 from scaling.train.sharding import MESH_AXES, batch_sharding, make_mesh, sharding
 
 TINY = Size(
@@ -64,6 +65,8 @@ class Recorder:
         self.saved: list[int] = []
         self.bad: list[int] = []
         self.ends: list[int] = []
+        self.lanes: dict[tuple[int, int], float] = {}
+        self.gone: list[int] = []
         self.stop_after: int | None = None
 
     def begin(self, step: int) -> None:
@@ -72,8 +75,11 @@ class Recorder:
     def waited(self, seconds: float) -> None:
         assert seconds >= 0
 
-    def skipped(self, step: int, metrics: Metrics) -> None:
+    def skipped(self, step: int, metrics: Metrics, *, lane: int) -> None:
         self.bad.append(step)
+
+    def diverged(self, error: Exception, *, lane: int) -> None:
+        self.gone.append(lane)
 
     def finished(self, step: int) -> None:
         self.ends.append(step)
@@ -81,8 +87,9 @@ class Recorder:
     def stop(self, step: int) -> bool:
         return step == self.stop_after
 
-    def log(self, step: int, metrics: Metrics) -> None:
+    def log(self, step: int, metrics: Metrics, *, lane: int) -> None:
         self.losses[step] = float(metrics.loss)
+        self.lanes[lane, step] = float(metrics.loss)
 
     def evaluate(self, step: int, state: TrainState) -> None:
         self.evaluated.append(step)

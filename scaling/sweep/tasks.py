@@ -1,0 +1,163 @@
+"""Tasks of a sweep: trunks that cells share, and packs of cells that train as one program."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from scaling import config as configs
+from scaling.cells import branch_steps, trunk_content
+from scaling.files import write_json
+from scaling.outcome import Branch
+from scaling.records import Record, read
+from scaling.run import Watcher, run_packed, train_trunk
+from scaling.train.loop import Diverged
+from scaling.workshop import Workshop, program_key, run_id
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A run without a budget that others leave: its name, one of them, and after which updates."""
+
+    name: str
+    cell: ConfigDict
+    steps: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How far it is trained."""
+        return max(self.steps) * self.cell.batch_tokens
+
+    def folder(self, workdir: Path) -> Path:
+        """Where its states are."""
+        return workdir / "trunks" / self.name
+
+    def diverged(self, workdir: Path) -> bool:
+        """Whether it was tried, and there is nothing to leave."""
+        return (self.folder(workdir) / "diverged.json").exists()
+
+    def done(self, workdir: Path) -> bool:
+        """Whether nothing is left to train."""
+        states = self.folder(workdir) / "checkpoints"
+        there = all((states / str(step) / "manifest.json").exists() for step in self.steps)
+        return there or self.diverged(workdir)
+
+    def ready(self, workdir: Path) -> bool:
+        """A trunk waits for nothing."""
+        return True
+
+    def execute(
+        self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]
+    ) -> list[Record]:
+        """Train it as far as it is needed; a trunk that diverges says so beside its states."""
+        try:
+            train_trunk(
+                self.cell, workshop, trunk=self.name, steps=self.steps, watch=watch, stop=stop
+            )
+        except Diverged as error:
+            write_json(self.folder(workshop.workdir) / "diverged.json", {"reason": str(error)})
+        return []
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Cells that train as one program, in this order; each with its trunk, or none of them, and
+    after which update they leave it."""
+
+    cells: tuple[ConfigDict, ...]
+    trunks: tuple[Trunk, ...] | None
+    step: int
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Names of the runs."""
+        return tuple(run_id(cell) for cell in self.cells)
+
+    @property
+    def name(self) -> str:
+        """The name of its run, or of all of them together."""
+        if len(self.cells) == 1:
+            return self.run_ids[0]
+        return f"pack-{configs.hash_of({'runs': self.run_ids})[:12]}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are trained, those of trunks left out."""
+        return sum(cell.budget.tokens - self.step * cell.batch_tokens for cell in self.cells)
+
+    def done(self, workdir: Path) -> bool:
+        """Whether every cell has its record."""
+        return all((workdir / "records" / f"{name}.json").exists() for name in self.run_ids)
+
+    def ready(self, workdir: Path) -> bool:
+        """Whether the trunks are there that its cells leave."""
+        return all(trunk.done(workdir) for trunk in self.trunks or ())
+
+    def execute(
+        self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]
+    ) -> list[Record]:
+        """Train its cells, from the trunks in `home` or, where one has diverged, from the start."""
+        branches = None
+        if self.trunks is not None and not any(trunk.diverged(home) for trunk in self.trunks):
+            branches = [
+                Branch(trunk.name, self.step, trunk.folder(home) / "checkpoints")
+                for trunk in self.trunks
+            ]
+        return run_packed(self.cells, workshop, watch=watch, stop=stop, branches=branches)
+
+    def records(self, workdir: Path) -> list[Record]:
+        """The records of its cells."""
+        return [read(workdir / "records" / f"{name}.json") for name in self.run_ids]
+
+
+Task = Trunk | Pack
+
+
+def tasks_of(cells: Sequence[ConfigDict], *, trunks: bool, packed: int) -> list[Task]:
+    """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
+    done already."""
+    shared = trunks_of(cells) if trunks else {}
+    tasks: list[Task] = []
+    for pack in packs_of(cells, shared, packed=packed):
+        tasks += [trunk for trunk in dict.fromkeys(pack.trunks or ()) if trunk not in tasks]
+        tasks.append(pack)
+    return tasks
+
+
+def trunks_of(cells: Sequence[ConfigDict]) -> dict[str, Trunk]:
+    """The trunks of cells that differ in their budget alone, by the run ids of those that leave
+    them."""
+    together: dict[str, list[ConfigDict]] = defaultdict(list)
+    for cell in cells:
+        if branch_steps(cell) is not None:
+            content = trunk_content(configs.identity(configs.plain(cell)))
+            together[configs.hash_of(content)].append(cell)
+    found: dict[str, Trunk] = {}
+    for digest, group in together.items():
+        budgets = {cell.budget.tokens for cell in group}
+        if len(budgets) < 2:
+            continue
+        width, seed = group[0].model.width, group[0].seed
+        steps = tuple(sorted({branch_steps(cell) or 0 for cell in group}))
+        trunk = Trunk(f"w{width:03d}-s{seed}-{digest[:8]}", group[0], steps)
+        found |= {run_id(cell): trunk for cell in group}
+    return found
+
+
+def packs_of(
+    cells: Sequence[ConfigDict], trunks: dict[str, Trunk], *, packed: int
+) -> Iterator[Pack]:
+    """Cells of one program, length and branch point, at most `packed` at a time; the order is that
+    of the first cell of each."""
+    alike: dict[tuple[str, ...], list[ConfigDict]] = defaultdict(list)
+    for cell in cells:
+        left_at = (branch_steps(cell) or 0) if run_id(cell) in trunks else 0
+        corpus = configs.hash_of(configs.plain(cell.corpus))
+        alike[program_key(cell), corpus, str(cell.budget.tokens), str(left_at)].append(cell)
+    for (*_, step), group in alike.items():
+        for first in range(0, len(group), packed):
+            part = tuple(group[first : first + packed])
+            left = tuple(trunks[run_id(cell)] for cell in part if run_id(cell) in trunks)
+            yield Pack(part, left or None, int(step))
