@@ -62,7 +62,8 @@ def test_every_verb_has_help_with_an_example(verb: str) -> None:
         (["fit", "x", "--asymmetry=inf"], "--asymmetry: inf is not a finite number"),
         (["fit", "x", "--seed=a"], "--seed: 'a' is not a whole number"),
         (["plan", "nowhere.json", "--flops=1e21"], "nowhere.json"),
-        (["plan", "nowhere.json"], "--flops"),
+        (["plan", "nowhere.json", "--flops=0"], "--flops: 0 is not a number over 0"),
+        (["plan", "nowhere.json", "--hours"], "--hours: expected one argument"),
         (["train", "--config=configs/quickstart.py"], "--workdir"),
     ],
 )

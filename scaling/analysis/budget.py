@@ -8,7 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from scaling.analysis.batches import DEFAULT, Critical, critical
-from scaling.analysis.devices import HOUR, TOKENS_PER_CHIP, Machine, PlanError, device, positive
+from scaling.analysis.devices import (
+    HOUR,
+    TOKENS_PER_CHIP,
+    UTILIZATION,
+    Machine,
+    PlanError,
+    device,
+    positive,
+)
 from scaling.analysis.fitted import Law, inputs_of
 from scaling.analysis.forms import Array, Form
 
@@ -171,6 +179,7 @@ def budget_of(
     device_name: str | None = None,
     hours: float | None = None,
     utilization: float | None = None,
+    utilization_source: str = "as given",
     peak_flops: float | None = None,
     memory_bytes: float | None = None,
     price_per_hour: float | None = None,
@@ -188,11 +197,12 @@ def budget_of(
     """The budget of plain values, as a command line gives them.
 
     A machine is `chips` of a device of the table, or of a `peak_flops` of their own, at a
-    `utilization` that was measured or is given; its memory is that of the device unless said. With
-    a machine the critical batch is `batches.DEFAULT` unless one is given.
+    `utilization` that was measured or is given, else `devices.UTILIZATION`; its memory is that of
+    the device unless said. With a machine the critical batch is `batches.DEFAULT` unless one is
+    given.
 
     Raises:
-      PlanError: a machine of which something is not said, an unknown device or critical batch, a
+      PlanError: a machine without a peak, an unknown device or critical batch, a
         number out of range.
     """
     machine = None
@@ -208,9 +218,9 @@ def budget_of(
                 f"{chips} chips of what? Give --device=h200, or --peak_flops of your own"
             )
         if utilization is None:
-            raise PlanError(
-                "the share of the peak that the chips reach is not known; give --mfu=0.4, or the "
-                "records of runs on them"
+            utilization = UTILIZATION
+            utilization_source = (
+                "neither given nor measured: give --mfu, or --records of runs there"
             )
         entry = None if device_name is None else device(device_name)
         if entry is not None:
@@ -227,6 +237,7 @@ def budget_of(
             price_per_hour=price_per_hour,
             vocabulary=vocabulary,
             name="chips of your own" if entry is None else entry.name,
+            utilization_source=utilization_source,
         )
         critical_batch = DEFAULT if critical_batch is None else critical_batch
     return Budget(

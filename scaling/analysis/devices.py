@@ -24,6 +24,9 @@ LOGIT_BYTES = 8.0
 
 
 HOUR = 3600.0
+UTILIZATION = 0.4
+"""Taken where none was measured or given: Grattafiori et al. 2024, table 4, report 0.38 to 0.43 on
+8,192 to 16,384 H100s."""
 TOKENS_PER_CHIP = 2048
 """From about so many tokens a step on, weights that are split over the chips arrive as fast as they
 are used: peak over link bandwidth, 989e12 / 450e9 = 2,200 on an H100 over NVLink."""
@@ -85,7 +88,8 @@ class Machine:
     peak_flops), step_seconds): with fewer than `tokens_per_chip` tokens (one sequence, say) a chip
     is no faster, and whatever the size, a step takes `step_seconds`.
 
-    `peak_flops` is of one chip; `utilization` is 6 params tokens per second over the peak;
+    `peak_flops` is of one chip; `utilization` is 6 params tokens per second over the peak, and
+    `utilization_source` says whose figure it is;
     `price_per_hour` is of one chip, in the user's money; `memory_bytes` None sets no limit.
 
     Raises:
@@ -101,6 +105,7 @@ class Machine:
     price_per_hour: float | None = None
     vocabulary: int = 0
     name: str = "device"
+    utilization_source: str = "as given"
 
     def __post_init__(self) -> None:
         positive("chips", self.chips)

@@ -26,8 +26,9 @@ def assumptions(form: Form, budget: Budget) -> list[str]:
     if machine is not None:
         found.append(
             f"{machine.chips} x {machine.name} compute {machine.utilization:.3g} of their peak of "
-            f"{machine.peak_flops:.4g} FLOP/s each, as long as each has {machine.tokens_per_chip} "
-            "tokens a step or more; with fewer a step takes no less time"
+            f"{machine.peak_flops:.4g} FLOP/s each ({machine.utilization_source}), as long as each "
+            f"has {machine.tokens_per_chip} tokens a step or more; with fewer a step takes no less "
+            "time"
         )
     if machine is not None and machine.step_seconds:
         found.append(f"a step takes {machine.step_seconds:.3g} s or more")

@@ -11,6 +11,7 @@ import numpy as np
 from scaling import sizes
 from scaling.analysis.allocation import Allocation, Cost, allocate, cheapest
 from scaling.analysis.budget import Budget
+from scaling.analysis.chain import Chain
 from scaling.analysis.design import next_runs
 from scaling.analysis.devices import HOUR, PlanError, positive
 from scaling.analysis.fitted import Law
@@ -21,12 +22,14 @@ from scaling.analysis.shapes import Built, RunShape, ShapeFor, build
 from scaling.analysis.tradeoffs import compare
 from scaling.records import Record
 
-__all__ = ["Aim", "PlanError", "RunShape", "plan", "verdict"]
+__all__ = ["Aim", "PlanError", "RunShape", "aim_at", "plan", "verdict"]
 
 SCHEMA = 1
 # A trained run is the planned one if its size and tokens agree to this share: tokens round to whole
 # batches.
 SAME_RUN = 0.01
+TRIED_PARAMS = 1e6
+"""The rules of `scaling.sizes` for batch and rate were tried on smaller models alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +37,30 @@ class Aim:
     """A loss to reach.
 
     `samples` are the same of the bootstrap samples of a law, where the loss is itself uncertain:
-    what an accuracy asks for, by a law of the task (`Chain.loss_for` of `scaling.analysis.chain`
-    gives both). Sample i goes with sample i of the law of the loss, NaN where none does it. `name`
-    says what it stands for, such as "85% on the task".
+    what a score asks for, by a law of the task (`aim_at`). Sample i goes with sample i of the law
+    of the loss, NaN where none does it. `name` says what it stands for.
     """
 
     loss: float
     samples: Array | None = None
     name: str | None = None
+
+
+def aim_at(chain: Chain, score: float) -> Aim:
+    """The loss at which a task is done so well, by a chain of laws.
+
+    Raises:
+      PlanError: none does.
+    """
+    first, *samples = chain.loss_for(score)
+    name = f"{chain.task.form.target} of {score:g}"
+    if np.isnan(first):
+        raise PlanError(
+            f"no loss gives {name}: {chain.task.form.equation} with "
+            + ", ".join(f"{key} {value:.4g}" for key, value in chain.task.params.items())
+            + "; ask for a score between its floor and its ceiling"
+        )
+    return Aim(loss=float(first), samples=np.array(samples), name=name)
 
 
 def plan(
@@ -144,7 +163,10 @@ class _Planner:
             "loss": _loss(law, budget, best),
             "run": None if built is None else self._run(built, budget),
             "overrides": {} if built is None else self._overrides(built),
-            "warnings": warnings(law, budget, best, built=built is not None or not self.shape_for),
+            "warnings": [
+                *warnings(law, budget, best, built=built is not None or not self.shape_for),
+                *self._untried(budget, best),
+            ],
             "asked": _asked(budget, aim, self.by),
             "binding": binding(law.form, budget, best),
             "reached_in_samples": float(np.mean(np.isfinite(drawn.params))),
@@ -200,6 +222,21 @@ class _Planner:
             return {"value": sizes.TRAINING.matrix_rate, "source": source}
         source = f"fitted {self.rates.law}: {self.rates.form.equation}"
         return {"value": _ruled(self.rates, "learning_rate", run), "source": source}
+
+    def _untried(self, budget: Budget, run: Allocation) -> list[str]:
+        """Warns of a rule for batch or rate far from where it was tried."""
+        lacking = {
+            "rate (--rates)": self.rates is None,
+            "batch (--batches, or --batch_tokens)": self.batches is None
+            and not budget.chooses_batch,
+        }
+        if run.params < TRIED_PARAMS or not any(lacking.values()):
+            return []
+        named = " and ".join(name for name, missing in lacking.items() if missing)
+        return [
+            f"{named}: taken from the smallest models, far below {float(run.params):.3g} "
+            "parameters; tune some, fit a law of it, and give that"
+        ]
 
     def _run(self, built: Built, budget: Budget) -> dict[str, Any]:
         facts = {

@@ -2,7 +2,7 @@
 
 from scaling.records import BadTable
 from scaling.runs.names import COLUMNS, RECORD_COLUMNS
-from scaling.runs.reading import load
+from scaling.runs.reading import NEEDED, load
 from scaling.runs.table import Dropped, Runs
 
-__all__ = ["COLUMNS", "RECORD_COLUMNS", "BadTable", "Dropped", "Runs", "load"]
+__all__ = ["COLUMNS", "NEEDED", "RECORD_COLUMNS", "BadTable", "Dropped", "Runs", "load"]

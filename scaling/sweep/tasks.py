@@ -119,11 +119,11 @@ def tasks_of(cells: Sequence[ConfigDict], *, trunks: bool, packed: int) -> list[
     """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
     done already."""
     shared = trunks_of(cells) if trunks else {}
-    tasks: list[Task] = []
+    tasks: dict[str, Task] = {}
     for pack in packs_of(cells, shared, packed=packed):
-        tasks += [trunk for trunk in dict.fromkeys(pack.trunks or ()) if trunk not in tasks]
-        tasks.append(pack)
-    return tasks
+        for task in (*(pack.trunks or ()), pack):
+            tasks.setdefault(task.name, task)
+    return list(tasks.values())
 
 
 def trunks_of(cells: Sequence[ConfigDict]) -> dict[str, Trunk]:

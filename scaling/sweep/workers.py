@@ -182,8 +182,8 @@ def supervise(
     console: Console,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Start `workers` processes, `command(index)` each, and show what they publish; one that dies is started
-    again, as long as results keep coming.
+    """Start `workers` processes, `command(index)` each, and show what they publish; one that dies
+    is started again, as long as results keep coming.
 
     Raises:
       Stopped: `stop` said so; all of them have kept their states.

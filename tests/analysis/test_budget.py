@@ -3,6 +3,7 @@ import pytest
 
 from scaling.analysis.budget import Budget, budget_of
 from scaling.analysis.devices import PlanError
+from scaling.analysis.limits import assumptions
 from scaling.analysis.rules import LAWS
 
 
@@ -21,13 +22,21 @@ def test_plain_values_make_a_budget_with_the_device_and_the_default_critical_bat
     assert budget_of(unique_tokens=1e9) == Budget(unique_tokens=1e9)
 
 
+def test_a_utilization_that_nobody_gave_is_taken_and_said_to_be() -> None:
+    budget = budget_of(chips=8, device_name="h100", hours=1.0)
+    assert budget.machine is not None
+    assert budget.machine.utilization == 0.4
+    [said] = [text for text in assumptions(LAWS["chinchilla"], budget) if "0.4 of" in text]
+    assert "neither given nor measured: give --mfu" in said
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"hours": 72.0}, "--hours needs a machine"),
         ({"device_name": "h100"}, "--device needs a machine"),
         ({"chips": 8}, "8 chips of what"),
-        ({"chips": 8, "device_name": "h100"}, "give --mfu=0.4"),
+        ({"chips": 8, "device_name": "h100", "utilization": 1.4}, "MFU 1.4 is above 1"),
         ({"epochs": 4.0}, "epochs of what"),
         ({"unique_tokens": -1.0}, "unique tokens is -1.0"),
         ({"inference_tokens": float("inf")}, "inference tokens are inf"),

@@ -18,7 +18,7 @@ FACTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "flops_lifetime": ("FLOPs with inference", power),
 }
 
-CELL = ("params", "tokens", "cost", "runs")
+CELL = ("params", "tokens", "cost", "runs", "overrides")
 
 
 def plan_table(evidence: Evidence) -> Table:

@@ -91,7 +91,8 @@ def runs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--law", default="chinchilla", metavar="NAME",
-        help="which law to fit (default chinchilla; a wrong name lists them all)",
+        help="which law to fit (default chinchilla; a wrong name lists them all), or auto: that "
+        "which foretells larger runs best, and of which runs",
     )  # fmt: skip
     parser.add_argument(
         "--columns",
@@ -137,6 +138,10 @@ def _positive(text: str) -> float:
     return _number(text, float, least=0.0, over=True)
 
 
+def _zero_or_more(text: str) -> float:
+    return _number(text, float, least=0.0)
+
+
 def _times(text: str) -> float:
     number = _positive(text)
     if math.isinf(number):
@@ -171,12 +176,58 @@ def _number(text: str, kind: type, *, least: float, over: bool = False) -> float
 
 def plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("law", type=Path, metavar="LAW.json", help="a law that `scaling fit` wrote")
-    parser.add_argument(
-        "--flops",
-        required=True,
-        type=float,
-        action="append",
-        help="a budget; may be given several times",
+    goals = parser.add_argument_group("what is asked, each as often as you like")
+    goals.add_argument(
+        "--flops", type=_positive, action="append", help="the best run within so much compute"
+    )
+    goals.add_argument(
+        "--loss", type=_positive, action="append", help="the cheapest run to a loss, in nats"
+    )
+    goals.add_argument(
+        "--score", type=_positive, action="append", metavar="SHARE",
+        help="the cheapest run to a score of --task, such as 0.85",
+    )  # fmt: skip
+    goals.add_argument(
+        "--task", type=Path, metavar="LAW.json",
+        help="a law of the score from the loss, as of `scaling fit --law=accuracy`",
+    )  # fmt: skip
+    goals.add_argument(
+        "--by", choices=("flops", "time"),
+        help="what is cheapest (default: time where a machine is given, else flops)",
+    )  # fmt: skip
+    goals.add_argument(
+        "--next_flops", type=_positive, metavar="FLOPS",
+        help="and the runs of so much compute that would make the first answer surest",
+    )  # fmt: skip
+    limits = parser.add_argument_group("limits, in any combination")
+    for name, kind, text in (
+        ("chips", _one_or_more, "how many chips train together"),
+        ("device", str, "which (a wrong name lists them)"),
+        ("hours", _positive, "how long they train, at most"),
+        ("mfu", _positive, "share of their peak that they reach (default 0.4)"),
+        ("records", Path, "or measured: records of runs on that device"),
+        ("peak_flops", _positive, "FLOP/s of a chip that has no name here"),
+        ("memory_bytes", _positive, "its memory"),
+        ("price", _positive, "of a chip and hour, in your money"),
+        ("critical_batch", str, "tokens, a law.json, zhang_2025 or kaplan_2020"),
+        ("batch_tokens", _positive, "the batch, where it is not to be chosen"),
+        ("unique_tokens", _positive, "tokens of text that there are"),
+        ("epochs", _positive, "how often each may be seen (default: by the law, else once)"),
+        ("min_params", _positive, "no smaller model"),
+        ("max_params", _positive, "no larger model"),
+    ):
+        shown = name.upper() if kind is not Path else "DIR"
+        limits.add_argument(f"--{name}", type=kind, metavar=shown, help=text)
+    limits.add_argument(
+        "--inference_tokens", type=_zero_or_more, default=0.0, metavar="TOKENS",
+        help="what the model will read and write in its life; its compute counts then",
+    )  # fmt: skip
+    rules = parser.add_argument_group("rules, in place of those of the size table")
+    rules.add_argument(
+        "--rates", type=Path, metavar="LAW.json", help="a fitted law of learning_rate"
+    )
+    rules.add_argument(
+        "--batches", type=Path, metavar="LAW.json", help="a fitted law of batch_tokens"
     )
     parser.add_argument(
         "--config",

@@ -1,0 +1,199 @@
+"""The verbs that train: quickstart, train, sweep, and what a work directory holds.
+
+What they need is imported when one of them runs: `scaling --help` waits for no JAX.
+"""
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from scaling.config import Study as Loaded
+
+
+def quickstart(options: argparse.Namespace) -> int:
+    """Grid, law, prediction, larger run, report."""
+    from scaling.config import load
+
+    loaded = load(options.config, options.overrides)
+    workdir = options.workdir or Path("runs") / loaded.config.study.name
+    return _study(loaded, workdir, options, whole=True)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Train the grid of a config."""
+    from scaling.config import load
+
+    loaded = load(options.config, options.overrides)
+    if options.worker is not None:
+        return _work(loaded, options.workdir)
+    return _study(loaded, options.workdir, options, whole=False)
+
+
+def _work(loaded: "Loaded", workdir: Path) -> int:
+    """One of the processes of `--workers`; the one that started them holds the work directory."""
+    from scaling.sweep.tasks import tasks_of
+    from scaling.sweep.workers import keep_to_cores, work
+    from scaling.train.loop import Stopped
+    from scaling.train.processes import StopRequest
+
+    keep_to_cores()
+    open_compile_cache(loaded.config.runtime.compile_cache)
+    sweep = loaded.config.sweep
+    tasks = tasks_of(_cells(loaded), trunks=sweep.trunks, packed=sweep.packed or 1)
+    with StopRequest() as stop:
+        try:
+            work(tasks, workdir, watch=lambda tick: None, stop=stop)
+        except Stopped as error:
+            return _stopped(error)
+    return 0
+
+
+def _cells(loaded: "Loaded") -> "list[ConfigDict]":
+    from scaling.config import ConfigError
+
+    if loaded.grid is None:
+        raise ConfigError(
+            "this config has no get_grid(config); use `scaling train` for a single run"
+        )
+    return loaded.grid(loaded.config)
+
+
+def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whole: bool) -> int:
+    from rich.console import Console
+
+    from scaling.analysis.report import terminal_table
+    from scaling.config import plain
+    from scaling.provenance import devices
+    from scaling.sweep.launch import launch
+    from scaling.sweep.study import check, study
+    from scaling.sweep.workdir import claim, set_failed_aside
+    from scaling.sweep.workers import supervise
+    from scaling.train.loop import Stopped
+    from scaling.train.processes import StopRequest
+    from scaling.workshop import Workshop
+
+    console = Console()
+    cells, sweep = _cells(loaded), loaded.config.sweep
+    if whole:
+        check(loaded.config)
+    open_compile_cache(loaded.config.runtime.compile_cache)
+    console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
+    with claim(workdir, plain(loaded.config)), StopRequest() as stop:
+        if options.retry_failed:
+            set_failed_aside(workdir, cells)
+        try:
+            if options.workers > 1:
+                words = [f"--config={options.config}", f"--workdir={workdir}"]
+                words += [f"--config.{override}" for override in options.overrides]
+                supervise(
+                    cells,
+                    workdir,
+                    command=lambda index: ["sweep", *words, f"--worker={index}"],
+                    workers=options.workers,
+                    console=console,
+                    stop=stop,
+                )
+            if whole:
+                made = study(loaded.config, cells, workdir, console=console, stop=stop)
+            else:
+                launch(
+                    cells,
+                    Workshop(workdir),
+                    console=console,
+                    stop=stop,
+                    trunks=sweep.trunks,
+                    packed=sweep.packed or 1,
+                )
+                made = []
+        except Stopped as error:
+            return _stopped(error)
+        console.print(terminal_table(workdir))
+        for name in (
+            "records",
+            "runs",
+            "law.json",
+            "plan.json",
+            "verdict.json",
+            "report.html",
+            "figures",
+        ):
+            if (workdir / name).exists():
+                console.print(f"  {workdir / name}", highlight=False, soft_wrap=True)
+        if whole and not made:
+            console.print("complete already; nothing was changed", highlight=False)
+        return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train one run, in this process or together with others."""
+    from rich.console import Console
+
+    from scaling.cells import cell_of
+    from scaling.config import load, plain
+    from scaling.provenance import devices
+    from scaling.sweep.launch import launch
+    from scaling.sweep.workdir import claim, set_failed_aside
+    from scaling.train import processes
+    from scaling.train.loop import Stopped
+    from scaling.workshop import Workshop
+
+    cell = cell_of(load(options.config, options.overrides).config)
+    described = (options.coordinator, options.processes, options.process)
+    if options.distributed or any(one is not None for one in described):
+        processes.join(
+            coordinator=options.coordinator, processes=options.processes, process=options.process
+        )
+    open_compile_cache(cell.runtime.compile_cache)
+    console = Console(quiet=not processes.first())
+    console.print(f"one run on {devices()}; work directory {options.workdir}", highlight=False)
+    with (
+        processes.Together(coordinator=options.coordinator),
+        claim(options.workdir, plain(cell)) if processes.first() else contextlib.nullcontext(),
+        processes.StopRequest() as stop,
+    ):
+        if options.retry_failed and processes.first():
+            set_failed_aside(options.workdir, [cell])
+        try:
+            [record] = launch([cell], Workshop(options.workdir), console=console, stop=stop)
+        except Stopped as error:
+            return _stopped(error)
+        console.print(
+            f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
+        )
+        if record.status == "failed":
+            print(
+                f"{record.run_id} failed: {record.reason}; free what it lacked or change "
+                "runtime.*, and run the same command with --retry_failed",
+                file=sys.stderr,
+            )
+        return 0 if record.status == "ok" else 1
+
+
+def _stopped(error: Exception) -> int:
+    from scaling.train.processes import STOPPED
+
+    print(f"{error}; the same command continues there", file=sys.stderr)
+    return STOPPED
+
+
+def open_compile_cache(wanted: bool) -> None:
+    """Let this process find what others compiled, where that is wanted."""
+    from scaling.train import compile_cache
+
+    if wanted:
+        compile_cache.open_cache(compile_cache.default_folder())
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what is done and what is not."""
+    from rich.console import Console
+
+    from scaling.sweep.status import status
+
+    Console().print(status(options.workdir))
+    return 0
