@@ -121,7 +121,8 @@ def tasks_of(cells: Sequence[ConfigDict], *, trunks: bool, packed: int) -> list[
     shared = trunks_of(cells) if trunks else {}
     tasks: dict[str, Task] = {}
     for pack in packs_of(cells, shared, packed=packed):
-        for task in (*(pack.trunks or ()), pack):
+        both: list[Task] = [*(pack.trunks or ()), pack]
+        for task in both:
             tasks.setdefault(task.name, task)
     return list(tasks.values())
 
