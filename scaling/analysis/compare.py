@@ -113,10 +113,11 @@ def compare(
 
     Cuts: runs that come in budgets are cut below the largest one, two, three and four of them;
     others at 1/2, 1/4, 1/8, ... of the largest compute, the first four that differ. Every cut must
-    leave ten runs, of two budgets. `cuts` gives others: the most compute to train on. `laws` None
-    takes every law of the loss whose inputs are there, and are told apart by the runs of each cut,
-    of which there must be more than it has parameters. Each is fitted as `fit` would fit it. Of
-    more than 1,024 runs so many are taken, evenly in order of compute.
+    leave ten runs, of two budgets, to fit, and three to judge by. `cuts` gives others: the most
+    compute to train on. `laws` None takes every law of the loss whose inputs are there, and are
+    told apart by the runs of each cut, of which there must be more than it has parameters. Each is
+    fitted as `fit` would fit it. Of more than 1,024 runs so many are taken, evenly in order of
+    compute.
 
     Score: the geometric mean over the cuts of the root mean square of log loss less log predicted,
     so that each cut counts alike, whatever the size of its error. Standard errors come from

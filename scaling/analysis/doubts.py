@@ -16,16 +16,14 @@ from scaling.analysis.forms import Array, Form
 from scaling.analysis.frontier import budgets, interval, isoflop
 from scaling.analysis.holdout import budgets_of
 from scaling.analysis.objective import problem_of
+from scaling.analysis.outliers import Outliers, outliers
 from scaling.analysis.proof import LEAST_SIZE, Best
 from scaling.analysis.solver import Penalty, Problem
 from scaling.runs import Runs
+from scaling.runs.sources import at
 
 SIGNIFICANT = 0.05
 """Chance of a warning where the law holds, shared by the tests of one kind."""
-FAR_OUT = 0.01
-"""Chance that any run of a table stands out so far."""
-EFFICIENCY_OF_MEDIAN = 0.37
-"""A deviation told by the median of n residuals is as uncertain as one by the squares of 0.37 n."""
 MOVED = 0.01
 """A smaller change of an exponent is not worth a warning."""
 Trends = Mapping[str, Mapping[str, float | None]]
@@ -80,6 +78,7 @@ def doubts(fit: Fit, found: Mapping[str, Any]) -> list[str]:
         *_bounds(fit),
         *_basins(fit),
         *_flops(fit.runs),
+        *_of_one(fit),
     ]
 
 
@@ -213,23 +212,46 @@ def _edges(fit: Fit) -> list[str]:
 
 
 def _outliers(fit: Fit) -> list[str]:
-    """Runs far above the law, by the deviation that the median residual tells."""
-    n = len(fit.residuals)
-    deviation = 1.4826 * float(np.median(np.abs(fit.residuals))) * math.sqrt(n / fit.freedom)
-    if deviation < LEAST_SIZE or fit.problem.form.target != "loss":
+    """Runs far above the law of the others, and far below."""
+    form = fit.problem.form
+    if form.target != "loss":
         return []
-    limit = scipy.stats.t.isf(FAR_OUT / n, max(EFFICIENCY_OF_MEDIAN * fit.freedom, 1.0))
-    found = np.flatnonzero(fit.residuals > limit * deviation)
-    if not found.size:
-        return []
-    found = found[np.argsort(-fit.residuals[found])]
-    named = [f"{fit.runs.run_id[i]} (by {math.expm1(fit.residuals[i]):.1%})" for i in found[:5]]
-    more = f" and {found.size - 5} more" if found.size > 5 else ""
-    return [
-        f"{', '.join(named)}{more} lie far above the law, where others are within "
-        f"{deviation:.2%} mostly: a run that was tuned badly, or diverged? check them, leave them "
-        "out, or fit the lower side of the runs with --asymmetry"
+    found = outliers(fit.problem, fit.best.theta, fit.penalty, free=fit.free)
+    near = f", where others are within {found.deviation:.2%} mostly"
+    above, below = (found.excess > 0, found.excess < 0)
+    texts = []
+    if above.any():
+        texts.append(
+            f"{_named(fit.runs, found, above)} far above the law{near}: a run that was tuned "
+            "badly, or diverged? check them, leave them out, or fit the lower side of the runs "
+            "with --asymmetry"
+        )
+    if below.any():
+        floor = ""
+        if "E" in form.names:
+            value = form.natural(found.theta, fit.problem.means)[form.names.index("E")]
+            under = below & (fit.runs.loss[found.rows] < value)
+            if under.any():
+                floor = f", {_ids(fit.runs, found.rows[under])} under the floor of {value:.3g}"
+        texts.append(
+            f"{_named(fit.runs, found, below)} far below the law of the other runs{floor}{near}: "
+            "another unit, other data to test on, or a slip in the table? mend them or leave them "
+            "out, as few such runs spoil a fit"
+        )
+    return texts
+
+
+def _named(runs: Runs, found: Outliers, which: NDArray[np.bool_]) -> str:
+    named = [
+        f"{runs.run_id[row]} (by {math.expm1(excess):.1%})"
+        for row, excess in zip(found.rows[which], found.excess[which], strict=True)
     ]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return f"{', '.join(named[:5])}{more} {'lies' if len(named) == 1 else 'lie'}"
+
+
+def _ids(runs: Runs, rows: NDArray[np.intp]) -> str:
+    return at([runs.run_id[row] for row in rows])
 
 
 def conventions(fit: Fit) -> dict[str, Any]:
@@ -342,4 +364,18 @@ def _flops(runs: Runs) -> list[str]:
     return [
         f"flops is {ratio.min():.3g} to {ratio.max():.3g} times 6 * params * tokens: budgets are "
         "grouped by the flops column, but the frontier and the plan take 6 * params * tokens"
+    ]
+
+
+def _of_one(fit: Fit) -> list[str]:
+    """What is the same in all runs, and not in the law."""
+    if fit.problem.form.target != "loss":
+        return []
+    return [
+        f"all {len(fit.runs)} runs have {name} = {x[0]:.6g}: this law says nothing of other {more}"
+        for name, more, x in (
+            ("params", "sizes", fit.runs.params),
+            ("tokens", "lengths", fit.runs.tokens),
+        )
+        if name not in fit.problem.form.inputs and np.ptp(x) == 0
     ]

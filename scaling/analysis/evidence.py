@@ -1,5 +1,7 @@
 """What a folder holds, read back: records, curves, law, plan, verdict, and what was damaged."""
 
+import contextlib
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -7,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import numpy as np
+
 from scaling import records
+from scaling.analysis import approaches
+from scaling.analysis.approaches import Allocation
+from scaling.analysis.fitted import FitError, Law
 from scaling.analysis.forms import Form
 from scaling.analysis.rules import LAWS
 from scaling.records import Record
-from scaling.runs import RECORD_COLUMNS
+from scaling.runs import RECORD_COLUMNS, Runs
 
 T = TypeVar("T")
 
@@ -20,6 +27,11 @@ REQUIRED = {
     "plan.json": ("targets",),
     "verdict.json": ("run_id", "flops", "predicted", "measured", "relative_error"),
 }
+KINDS: Mapping[str, type] = {
+    "law": str, "params": dict, "convention": dict, "diagnostics": dict, "targets": list,
+}  # fmt: skip
+LEVEL = 0.9
+"""Of all intervals of the report that are not a parameter's own."""
 
 
 class ReportError(ValueError):
@@ -98,6 +110,41 @@ class Evidence:
         """The law's IsoFLOP parabolas, smallest budget first."""
         isoflop = self.law.get("isoflop") if self.law else None
         return list((isoflop or {}).get("budgets") or [])
+
+    @functools.cached_property
+    def allocations(self) -> list[Allocation]:
+        """Approaches 1, 2 and 3 to the optimal size and data, as far as the fitted runs allow each.
+
+        Approach 1 goes along the checkpoints of a run where the law's file says which rows are
+        those, else along the ends of the runs.
+        """
+        runs = self._fitted_runs()
+        if runs is None or self.law is None:
+            return []
+        law = self.law
+        ways: list[Callable[[], Allocation]] = [
+            lambda: approaches.hull(runs, level=LEVEL),
+            lambda: approaches.akima(runs, level=LEVEL),
+            lambda: approaches.of_law(Law.from_json(law), level=LEVEL),
+        ]
+        found = []
+        for way in ways if self.frontier or self.budgets else ():
+            # Too few vertices or budgets, or a law without an optimum: that way has no say.
+            with contextlib.suppress(FitError, np.linalg.LinAlgError):
+                found.append(way())
+        return found
+
+    def _fitted_runs(self) -> Runs | None:
+        """The runs of the law's file as a table, None where they lack a size, tokens or compute."""
+        rows = self.fitted
+        if self.target != "loss" or not rows or min(min(_numbers(row)) for row in rows) <= 0:
+            return None
+        series = [row.get("series") for row in rows]
+        return Runs(
+            run_id=tuple(str(row["run_id"]) for row in rows),
+            series=tuple(map(str, series)) if None not in series else None,
+            **{name: np.array([float(row[name]) for row in rows]) for name in Run._fields[1:]},
+        )
 
     def measured(self) -> list[Run]:
         """The runs that ended well with a size, a compute and a loss, smallest model first."""
@@ -185,7 +232,10 @@ def _document(path: Path) -> dict[str, Any]:
     document = _strict(path.read_text(encoding="utf-8"))
     if not isinstance(document, dict) or document.get("schema") != records.SCHEMA:
         raise ValueError(f"it is not a JSON object of schema {records.SCHEMA}; make it again")
-    missing = [key for key in REQUIRED[path.name] if document.get(key) is None]
+    missing = [
+        key for key in REQUIRED[path.name]
+        if document.get(key) is None or not isinstance(document[key], KINDS.get(key, object))
+    ]  # fmt: skip
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}; make it again with this version")
     return document

@@ -190,15 +190,18 @@ def _warned(law: Law, warnings: Sequence[str]) -> Law:
 
 
 def _residuals(runs: Runs, form: Form, fitted: Array, residuals: Array) -> list[dict[str, Any]]:
-    """The `residuals` of law.json: what each run had, and what the law says of it."""
+    """The `residuals` of law.json: what each run had, every input of the law too, and what the law
+    says of it."""
     predicted = np.exp(fitted) if form.link == "log" else fitted
     target = runs.column(form.target)
+    inputs = {name: runs.column(name) for name in form.inputs}
     return [
         {
             "run_id": runs.run_id[i],
             "params": _or_null(runs.params[i]),
             "tokens": _or_null(runs.tokens[i]),
             "flops": _or_null(runs.flops[i]),
+            **{name: float(x[i]) for name, x in inputs.items()},
             form.target: float(target[i]),
             "predicted": float(predicted[i]),
             "residual": float(residuals[i]),

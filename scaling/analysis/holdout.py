@@ -22,6 +22,8 @@ EARLY = 4
 """So many cuts, and so many ways to leave out early runs, are tried where the runs allow them."""
 LEAST_TRAINED = 10
 """Fewer runs than these say little about which law is theirs."""
+LEAST_JUDGED = 3
+"""The error about one run or two may be next to nothing by luck, and its logarithm count most."""
 SPREAD = 1.25
 """Runs come in budgets where those of one differ by less than this factor, and budgets by more."""
 ERRORS_TO_DROP = 2.0
@@ -114,7 +116,10 @@ def cuts_of(runs: Runs, given: Sequence[float] | None = None) -> Cuts:
         ends = [float(flops.max()) / 2**halving for halving in range(1, halvings + 1)]
     trained = [flops <= end for end in ends]
     if given is None:
-        trained = [mask for mask in _distinct(trained) if _enough(flops, mask, steps)][:CUTS]
+        trained = [
+            mask for mask in _distinct(trained)
+            if _enough(flops, mask, steps) and len(runs) - int(mask.sum()) >= LEAST_JUDGED
+        ][:CUTS]  # fmt: skip
     if not trained:
         return _no_cuts(runs)
     found = []

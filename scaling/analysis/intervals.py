@@ -16,7 +16,7 @@ METHODS: Mapping[str, str] = {
     "residual": "residuals x sqrt(n/(n-p)) x sqrt((n-p)/chi2(n-p)), fixed inputs",
     "case": "runs drawn with replacement",
     "series": "whole series of checkpoints drawn with replacement",
-    "seeds": "normal noise of the deviation between repeated runs, fixed inputs",
+    "seeds": "normal noise of the deviation between repeated runs x sqrt(f/chi2(f)), fixed inputs",
 }
 MANY = 10
 """Runs per parameter from which whole runs are drawn: then no model of the noise is needed."""
@@ -56,7 +56,11 @@ def resample(
     - case: n runs drawn with replacement (Efron 1979). It holds where the law does not quite, or
       the noise differs from run to run; it asks for many runs.
     - series: the same of whole series: checkpoints of one run share its noise.
-    - seeds: fitted values plus normal noise, its deviation pooled over runs of the same inputs.
+    - seeds: fitted values plus normal noise, its deviation pooled over runs of the same inputs, and
+      itself drawn with the degrees of freedom that these leave.
+
+    Each refit's deviation is that of its residuals over the degrees of freedom left. Where rows are
+    drawn w times, p parameters take p x sum w^2 / sum w of sum w.
 
     Raises:
       FitError: the runs do not allow the method.
@@ -85,9 +89,9 @@ def resample(
         _, of = np.unique(np.array(series), return_inverse=True)
         weights, spreads = _counts(rng, of, samples), np.empty(0)
     elif method == "seeds":
-        deviation = seed_deviation(problem)
-        target = fitted + rng.normal(0, deviation, (samples, rows))
-        spreads = np.full(samples, deviation)
+        seeds = seed_deviation(problem)
+        spreads = seeds.deviation * np.sqrt(seeds.freedom / rng.chisquare(seeds.freedom, samples))
+        target = fitted + rng.normal(0, 1, (samples, rows)) * spreads[:, None]
     else:
         raise FitError(f"intervals {method!r} are not known; use one of {', '.join(METHODS)}")
     refits = [
@@ -102,12 +106,20 @@ def resample(
         theta = np.where(second[:, None], refits[1].theta, theta)
     if weights is not None:
         left = problem.target - problem.linked(theta)
-        freedom = np.maximum(weights.sum(axis=1) - p, 1)
+        taken = p * (weights**2).sum(axis=1) / weights.sum(axis=1)
+        freedom = np.maximum(weights.sum(axis=1) - taken, 1)
         spreads = np.sqrt((weights * left**2).sum(axis=1) / freedom)
     return Resampled(theta, spreads, method)
 
 
-def seed_deviation(problem: Problem) -> float:
+class Seeds(NamedTuple):
+    """The deviation of the linked target between repeated runs, and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def seed_deviation(problem: Problem) -> Seeds:
     """The deviation of the linked target between runs whose inputs are the same.
 
     Raises:
@@ -124,7 +136,7 @@ def seed_deviation(problem: Problem) -> float:
         )
     means = np.bincount(of, problem.target) / counts
     left = problem.target - means[of]
-    return max(math.sqrt(float(left @ left) / freedom), LEAST_SIZE)
+    return Seeds(max(math.sqrt(float(left @ left) / freedom), LEAST_SIZE), freedom)
 
 
 def _counts(rng: np.random.Generator, of: NDArray[np.intp], samples: int) -> Array:

@@ -66,8 +66,8 @@ def check(runs: Runs, problem: Problem) -> None:
     """Refuse runs that cannot tell the parts of the law apart.
 
     Raises:
-      FitError: an input of fewer than three values, or that follows from another; a target that
-        does not vary.
+      FitError: an input of fewer than three values, or that follows from another; compute of one
+        size; a target that does not vary.
     """
     form, n = problem.form, len(runs)
     for name in form.inputs:
@@ -79,6 +79,11 @@ def check(runs: Runs, problem: Problem) -> None:
                 f"all {n} runs have {name} = {values}; {form.name} needs at least three different "
                 f"values of {name}, so train other {more} too"
             )
+    if "flops" in form.inputs and np.ptp(runs.params) == 0:
+        raise FitError(
+            f"all {n} runs have params = {runs.params[0]:.6g}; a law of compute needs sizes that "
+            "grow with it, so train other sizes too, or use a law of tokens"
+        )
     if {"params", "tokens"}.issubset(form.inputs):
         ratio = problem.logs["tokens"] - problem.logs["params"]
         if np.ptp(ratio) < 0.01:

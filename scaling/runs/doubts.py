@@ -115,7 +115,7 @@ def doubts(runs: "Runs") -> list[str]:
     """What may be wrong with these runs, in words; empty where nothing seems to be."""
     if not len(runs):
         return []
-    checks = (_copies, _flops, _small, _losses, _untuned, _worse)
+    checks = (_copies, _flops, _small, _losses, _untuned, _out_of_order)
     return [text for check in checks for text in check(runs)]
 
 
@@ -245,11 +245,12 @@ def _untuned(runs: "Runs") -> list[str]:
     ]
 
 
-def _worse(runs: "Runs") -> list[str]:
-    """Runs whose loss is 5% above that of one with no more size, tokens, or anything else.
+def _out_of_order(runs: "Runs") -> list[str]:
+    """Runs whose loss is 5% above that of one with no more size, tokens, or anything else; or 5%
+    below those of most that have more.
 
-    A law falls with each of these, so no law explains them. Of a long table some 2,000 runs serve
-    for comparison.
+    A law falls with each of these, so no law explains them. Which of two runs is to blame is told
+    by the others. Of a long table some 2,000 runs serve for comparison.
     """
     more = ("params", "tokens", "unique_tokens", "finetuning_tokens", "experts", "weight_bits",
             "activation_bits", "cache_bits", "width", "depth", "granularity")  # fmt: skip
@@ -257,19 +258,32 @@ def _worse(runs: "Runs") -> list[str]:
     if len(columns) < 2 or np.isnan(runs.loss).any():
         return []
     of = np.argsort(runs.loss, kind="stable")[:: math.ceil(len(runs) / REFERENCES)]
-    least = np.full(len(runs), np.inf)
-    for row in of[::-1]:
-        inside = np.logical_and.reduce([x >= x[row] for x in columns])
-        least[inside] = runs.loss[row]
-    worse = runs.loss > (1 + OFF) * least
-    if not worse.any():
-        return []
-    return [
-        "a loss over 5% above that of a run with no more size, tokens, or anything else: "
-        f"{int(worse.sum())} of {len(runs)} runs ({_at(worse, runs.run_id)}); no law explains "
-        "that, but bad tuning, a rate not yet cooled down, data seen too often, or divergence may: "
-        "leave them out, or fit the lower side of the runs with --asymmetry"
-    ]
+    larger = np.ones((len(of), len(runs)), bool)
+    for x in columns:
+        larger &= x >= x[of, None]
+    larger[np.arange(len(of)), of] = False
+    worse = larger & (runs.loss > (1 + OFF) * runs.loss[of, None])
+    most = (worse.sum(axis=1) >= 3) & (2 * worse.sum(axis=1) > larger.sum(axis=1))
+    by_others = worse[~most].any(axis=0)
+    low = most & (2 * (worse & ~by_others).sum(axis=1) > worse.sum(axis=1))
+    high = worse[~low].any(axis=0)
+    found = []
+    if high.any():
+        found.append(
+            "a loss over 5% above that of a run with no more size, tokens, or anything else: "
+            f"{int(high.sum())} of {len(runs)} runs ({_at(high, runs.run_id)}); no law explains "
+            "that, but bad tuning, a rate not yet cooled down, data seen too often, or divergence "
+            "may: leave them out, or fit the lower side of the runs with --asymmetry"
+        )
+    if low.any():
+        rows = np.sort(of[low])
+        found.append(
+            "a loss over 5% below those of most runs with more size, tokens and all else: "
+            f"{len(rows)} of {len(runs)} runs ({_at(rows, runs.run_id)}); no law explains that, "
+            "but another unit, other data to test on, or a slip in the table may: mend them or "
+            "leave them out"
+        )
+    return found
 
 
 def _apart(values: Array, times: float) -> Mask | None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from scaling.analysis.report.figures import scale_colours
+from scaling.analysis.report.figures import SPAN, scale_colours
 from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series
 
 STEPS = 32
@@ -27,7 +27,7 @@ THEMES: dict[str, dict[str, Any]] = {
         **ROLES,
         "ink": "#c3cad3",
         "muted": "#929aa5",
-        "faint": "#565f6b",
+        "faint": "#6b7480",
         "minimum": "#ffffff",
         "predicted": "#56b4e9",
         "measured": "#ff9a4d",
@@ -40,7 +40,7 @@ THEMES: dict[str, dict[str, Any]] = {
     },
 }
 # The stretch of viridis that stands out from each ground.
-SPANS = {"light": (0.0, 0.8), "dark": (0.45, 1.0)}
+SPANS = {"light": SPAN, "dark": (0.45, 1.0)}
 
 
 def themes() -> dict[str, dict[str, Any]]:

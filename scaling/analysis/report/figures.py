@@ -65,12 +65,14 @@ def scale_colours(low: float, high: float, *, steps: int = 32) -> list[str]:
     return [matplotlib.colors.to_hex(c) for c in matplotlib.colormaps["viridis"](positions)]
 
 
-SCALE = ListedColormap(scale_colours(0.0, 0.8, steps=256))
+SPAN = (0.0, 0.6)
+"""The stretch of viridis that stands out from white by three to one."""
+SCALE = ListedColormap(scale_colours(*SPAN, steps=256))
 
 
 def paper(panels: Sequence[Panel]) -> Figure:
     """The panels side by side, three at most in a row, with one legend for all."""
-    across = min(3, len(panels))
+    across = 2 if len(panels) == 4 else min(3, len(panels))
     down = math.ceil(len(panels) / across)
     width, height = SIZES[across]
     with matplotlib.rc_context(STYLE):

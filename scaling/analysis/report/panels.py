@@ -1,7 +1,8 @@
 """The vocabulary of figures: a panel is series over two axes; `figures` and `charts` draw it.
 
 Colours are named by what they stand for (`Series.role`). Whoever draws resolves the names in its
-own themes: here is only Okabe and Ito's palette, told apart with any kind of colour vision.
+own themes: here is only Okabe and Ito's palette, told apart with any kind of colour vision, its two
+palest colours darker, so that all stand out from white by three to one.
 """
 
 import itertools
@@ -13,14 +14,14 @@ from typing import Literal
 ROLES = {
     "ink": "#333333",
     "muted": "#767676",
-    "faint": "#bdbdbd",
+    "faint": "#949494",
     "minimum": "#111111",
     "predicted": "#0072B2",
     "measured": "#D55E00",
     "envelope": "#D55E00",
-    "rival-1": "#E69F00",
+    "rival-1": "#B37A00",
     "rival-2": "#009E73",
-    "rival-3": "#CC79A7",
+    "rival-3": "#B85C8E",
     "rival-4": "#D55E00",
     "rival-5": "#333333",
 }
@@ -229,6 +230,13 @@ def above(values: Sequence[float], axis: Axis) -> list[str]:
     """A note where the axis cuts points off, nothing where it does not."""
     cut = sum(value > axis.high for value in values)
     return [f"{cut} of {len(values)} above"] if cut else []
+
+
+def named_axis(title: str, names: Sequence[str]) -> Axis:
+    """An axis of words: `names` stand at 0, -1, -2, ..., so that the first is at the top."""
+    places = [-float(index) for index in range(len(names))]
+    low, high = places[-1] - 0.6, 0.6
+    return Axis(title=title, low=low, high=high, ticks=places, texts=names, logarithmic=False)
 
 
 def linear_axis(title: str, low: float, high: float) -> Axis:
