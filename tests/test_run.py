@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from scaling import cells, records, run
 from scaling import config as configs
 from scaling.run import Tick
+from scaling.sweep.workdir import set_failed_aside
+from scaling.train.loop import Stopped
 from scaling.workshop import Workshop, run_id
 
 
@@ -56,7 +58,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 def final_state(workdir: Path, name: str) -> dict[str, np.ndarray]:
     folder = workdir / "runs" / name / "checkpoints"
-    newest = max((path for path in folder.iterdir()), key=lambda path: int(path.name))
+    steps = [path for path in folder.iterdir() if path.is_dir()]
+    newest = max(steps, key=lambda path: int(path.name))
     with ocp.StandardCheckpointer() as checkpointer:
         state = checkpointer.restore(newest)
     flat = jax.tree_util.tree_leaves_with_path(state)
@@ -106,7 +109,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
 ) -> None:
     cell = tiny_cell()
     whole = run.run(cell, workshop, watch=ignore)
-    other = Workshop(tmp_path)
+    other = workshop.elsewhere(tmp_path)
     for step in steps:
         with pytest.raises(Killed):
             run.run(cell, other, watch=killed_at(step))
@@ -140,6 +143,49 @@ def test_a_run_that_diverges_is_recorded_with_its_reason(workshop: Workshop) -> 
     assert "at step" in record.reason
     assert record.loss is None
     assert "diverged" in record.null_reasons["loss"]
+
+
+def test_a_request_to_stop_is_heard_between_the_batches_of_a_measurement(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, asked = tiny_cell(), []
+    program = workshop.program(cell, packed=None)
+    evaluate = type(program).evaluate
+
+    def counted(self: object, params: object, batches: object, *, between: Callable[[], None]):
+        def heard() -> None:
+            asked.append(True)
+            between()
+
+        return evaluate(self, params, batches, between=heard)
+
+    monkeypatch.setattr(type(program), "evaluate", counted)
+    other = workshop.elsewhere(tmp_path)
+    with pytest.raises(Stopped, match="while it was measured"):
+        run.run(cell, other, watch=ignore, stop=lambda: len(asked) == 1)
+    assert len(asked) == 1
+    monkeypatch.undo()
+    assert run.run(cell, other, watch=ignore).loss == run.run(cell, workshop, watch=ignore).loss
+
+
+def test_a_device_without_memory_is_recorded_as_failed_and_tried_again_when_asked(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, other = tiny_cell(), workshop.elsewhere(tmp_path)
+
+    def init(self: object, *_: object, **__: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nwhile allocating")
+
+    monkeypatch.setattr(type(workshop.program(cell, packed=None)), "init", init)
+    record = run.run(cell, other, watch=ignore)
+    monkeypatch.undo()
+    assert (record.status, record.loss) == ("failed", None)
+    assert record.reason == "the device gave up: RESOURCE_EXHAUSTED: out of memory"
+    assert run.run(cell, other, watch=ignore) == record
+    assert set_failed_aside(tmp_path, [cell]) == [record.run_id]
+    assert (tmp_path / "failed" / f"{record.run_id}.1.json").exists()
+    assert run.run(cell, other, watch=ignore).status == "ok"
+    assert set_failed_aside(tmp_path, [cell]) == []
 
 
 def test_a_budget_beyond_the_corpus_is_refused_with_the_numbers(workshop: Workshop) -> None:
