@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import jupytext
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ROOT / "experiments" / "published"
+NOTEBOOKS = ROOT / "notebooks"
 PUBLISHED = ROOT.parent / "shared" / "published"
 
 sys.path.insert(0, str(STUDY))  # the study is a program with a folder of its own
@@ -315,3 +319,29 @@ def test_a_constant_is_determined_where_its_interval_is_closed_and_narrow() -> N
     assert datablations._verdict([2.0, 4.0]) == "determined, to a factor of 2"
     assert datablations._verdict([9.6, 7.3e5]).startswith("not determined, to a factor of 7.6e+04")
     assert datablations._verdict([1.3e5, None]).endswith("its interval is open")
+
+
+# The notebook.
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_notebook_draws_six_pictures_from_the_records() -> None:
+    notebook = jupytext.read(NOTEBOOKS / "published.py")
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOKS)}}
+    )
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    text = "".join(output.get("text", "") for output in outputs)
+    assert text.count(" pass\n") == 6
+
+
+def test_the_file_for_colab_is_the_text_of_the_notebook_with_its_pictures() -> None:
+    text = jupytext.read(NOTEBOOKS / "published.py")
+    colab = nbformat.read(NOTEBOOKS / "published.ipynb", as_version=4)
+    assert [(cell.cell_type, cell.source) for cell in colab.cells] == [
+        (cell.cell_type, cell.source) for cell in text.cells
+    ]
+    outputs = [output for cell in colab.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
