@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = (
         "--xla_force_host_platform_device_count=8 --xla_cpu_multi_thread_eigen=false"
+        # Tests compile much and compute little: half the time of the suite is LLVM's.
+        " --xla_backend_optimization_level=0"
     )
 
 

@@ -88,7 +88,8 @@ def plan(options: argparse.Namespace) -> int:
     )
     console = Console()
     show(Evidence(plan=content), console)
-    said = [f"Taken for granted: {text}." for text in content["assumptions"]]
+    said = [f"The law itself warns: {text}" for text in law.warnings]
+    said += [f"Taken for granted: {text}." for text in content["assumptions"]]
     for target in content["targets"]:
         words = [f"--config.{key}={value}" for key, value in target["overrides"].items()]
         if words:
