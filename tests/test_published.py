@@ -20,6 +20,8 @@ STUDY = ROOT / "experiments" / "published"
 NOTEBOOKS = ROOT / "notebooks"
 PUBLISHED = ROOT.parent / "shared" / "published"
 
+if not STUDY.exists():
+    pytest.skip(f"{STUDY} is not shipped with the package", allow_module_level=True)
 sys.path.insert(0, str(STUDY))  # the study is a program with a folder of its own
 chinchilla, porian, gemstones, datablations, ladder, rows, sources = (
     importlib.import_module(f"sections.{name}")
