@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,11 +140,15 @@ class Evidence:
         rows = self.fitted
         if self.target != "loss" or not rows or min(min(_numbers(row)) for row in rows) <= 0:
             return None
+        params, tokens, flops, loss = np.array([_numbers(row) for row in rows], np.float64).T
         series = [row.get("series") for row in rows]
         return Runs(
             run_id=tuple(str(row["run_id"]) for row in rows),
-            series=tuple(map(str, series)) if None not in series else None,
-            **{name: np.array([float(row[name]) for row in rows]) for name in Run._fields[1:]},
+            params=params,
+            tokens=tokens,
+            flops=flops,
+            loss=loss,
+            series=None if None in series else tuple(map(str, series)),
         )
 
     def measured(self) -> list[Run]:
@@ -193,7 +198,8 @@ def read_evidence(folder: str | Path) -> Evidence:
             f"{folder} holds neither a readable record in records/ nor a readable law.json"
             f"{detail}; train a run, fit a law there, or name the folder that has one"
         )
-    if law and plan and (planned_with := plan.get("law", {}).get("sha256")):
+    of_plan = (plan or {}).get("law")
+    if law and isinstance(of_plan, dict) and (planned_with := of_plan.get("sha256")):
         stands = hashlib.sha256((folder / "law.json").read_bytes()).hexdigest()
         if stands != planned_with:
             problems.append(
@@ -225,7 +231,10 @@ def _strict(text: str) -> Any:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"it contains {constant}, which is not JSON; write null and a reason")
 
-    return json.loads(text, parse_constant=refuse)
+    found = json.loads(text, parse_constant=refuse)
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a character: no file could be written of it
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _document(path: Path) -> dict[str, Any]:

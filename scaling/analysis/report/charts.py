@@ -1,13 +1,16 @@
 """A panel as a Plotly figure for the browser; colours are names that the page replaces by theme."""
 
+import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from scaling.analysis.report.figures import SPAN, scale_colours
 from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series
 
 STEPS = 32
+DIGITS = 6
+"""Of a coordinate: more than any screen shows."""
 LETTERS_OF_A_LINE = 34  # below a chart on a phone
 THEMES: dict[str, dict[str, Any]] = {
     "light": {
@@ -56,6 +59,20 @@ def themes() -> dict[str, dict[str, Any]]:
     return resolved
 
 
+def shared_texts(charts: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """What points say when pointed at, by name; the traces bear the names in place of the texts.
+
+    Several charts show the same runs, and a list of texts is longer than all else in a trace.
+    """
+    names: dict[tuple[str, ...], str] = {}
+    for drawn in charts:
+        for trace in drawn["data"]:
+            if "text" in trace:
+                texts = tuple(trace["text"])
+                trace["text"] = names.setdefault(texts, f"@texts-{len(names)}")
+    return {name: list(texts) for texts, name in names.items()}
+
+
 def chart(panel: Panel) -> dict[str, Any]:
     """The panel as `{"data": [...], "layout": {...}}` for `Plotly.newPlot`."""
     traces = [trace for series in panel.series for trace in _traces(series, panel.scale)]
@@ -72,7 +89,8 @@ def chart(panel: Panel) -> dict[str, Any]:
         )
         annotations.append(
             {"text": "beyond the runs", "xref": "x", "yref": "paper", "showarrow": False}
-            | {"x": math.log10(panel.beyond), "y": 0.02, "xanchor": "left", "yanchor": "bottom"}
+            | {"x": math.log10(panel.beyond), "xanchor": "left"}
+            | ({"y": 0.98, "yanchor": "top"} if panel.falls else {"y": 0.02, "yanchor": "bottom"})
             | {"textangle": -90, "font": {"size": 11, "color": "@quiet"}}
         )
     layout = {
@@ -92,13 +110,14 @@ def chart(panel: Panel) -> dict[str, Any]:
 
 def _axis(axis: Axis) -> dict[str, Any]:
     ends = (axis.low, axis.high)
+    words = html.escape(axis.words(LETTERS_OF_A_LINE, line="\n"))
     return {
-        "title": {"text": axis.words(LETTERS_OF_A_LINE, line="<br>"), "standoff": 8},
+        "title": {"text": words.replace("\n", "<br>"), "standoff": 8},
         "type": "log" if axis.logarithmic else "linear",
         "range": [math.log10(end) for end in ends] if axis.logarithmic else list(ends),
         "tickmode": "array",
         "tickvals": list(axis.ticks),
-        "ticktext": list(axis.texts),
+        "ticktext": [html.escape(text) for text in axis.texts],
         "gridcolor": "@grid",
         "linecolor": "@muted",
         "showline": True,
@@ -109,7 +128,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 def _annotation(text: str, *, x: float, y: float) -> dict[str, Any]:
     return {
-        "text": text,
+        "text": html.escape(text),
         "x": math.log10(x),  # Plotly takes annotations on logarithmic axes as logarithms
         "y": y,
         "xanchor": "left",
@@ -117,6 +136,10 @@ def _annotation(text: str, *, x: float, y: float) -> dict[str, Any]:
         "showarrow": False,
         "font": {"color": "@ink"},
     }
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def _named(series: Series, scale: Scale | None) -> list[str]:
@@ -135,11 +158,11 @@ def _traces(series: Series, scale: Scale | None) -> list[dict[str, Any]]:
         "cliponaxis": series.shape != "points",
     }
     if series.shape == "band":
-        trace["x"] = [*series.x, *reversed(series.x)]
-        trace["y"] = [*(series.y_high or ()), *reversed(series.y_low or ())]
+        trace["x"] = _short([*series.x, *reversed(series.x)])
+        trace["y"] = _short([*(series.y_high or ()), *reversed(series.y_low or ())])
         fill = {"fill": "toself", "fillcolor": f"@band-{series.role}", "hoverinfo": "skip"}
         return [trace | fill | {"mode": "lines", "line": {"width": 0}}]
-    trace |= {"x": list(series.x), "y": list(series.y)}
+    trace |= {"x": _short(series.x), "y": _short(series.y)}
     if series.hover:
         trace |= {"text": list(series.hover), "hovertemplate": "%{text}<extra></extra>"}
     else:

@@ -55,6 +55,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a column may be called anything
     "pdf.fonttype": 42,  # outlines that every publisher takes; Matplotlib's own default is type 3
 }
 
@@ -119,11 +120,11 @@ def _draw_panel(panel: Panel, axes: Axes, *, letters: int, noted: bool) -> None:
         axes.axvspan(panel.beyond, panel.x.high, color="#f3f3f3", zorder=0, linewidth=0)
         axes.annotate(
             "beyond the runs",
-            (panel.beyond, 0.02),
+            (panel.beyond, 0.98 if panel.falls else 0.02),
             xytext=(2, 0),
             fontsize=6.5,
             rotation=90,
-            va="bottom",
+            va="top" if panel.falls else "bottom",
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             color="#666666",

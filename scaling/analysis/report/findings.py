@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+from collections.abc import Mapping
 
 from scaling.analysis.evidence import Evidence
 from scaling.analysis.report.exhibits.comparison import compared
 from scaling.analysis.report.panels import count, percent, power
+from scaling.analysis.report.tables.laws import AGREED
 
 
 def headline(evidence: Evidence) -> str:
@@ -44,6 +46,7 @@ def warnings(evidence: Evidence) -> list[str]:
     found += [str(text) for text in (law["diagnostics"].get("warnings") or [] if law else [])]
     for target in plan["targets"] if plan else []:
         found += [str(text) for text in target.get("warnings") or []]
+    found += _unproven(evidence)
     return list(dict.fromkeys([*found, *_late(evidence)]))
 
 
@@ -75,6 +78,41 @@ def promise(evidence: Evidence) -> str:
         f"tokens, now {low:.4f} to {high:.4f}, is expected to be as narrow as {lower:.4f} to "
         f"{upper:.4f}."
     )
+
+
+def assumptions(evidence: Evidence) -> list[str]:
+    """What the plan takes for granted, and where its rates and batches come from."""
+    plan = evidence.plan or {}
+    found = [str(text) for text in plan.get("assumptions") or []]
+    for target in plan.get("targets") or []:
+        rate = (target.get("run") or target).get("learning_rate")
+        for name, source in (
+            ("the learning rate", rate.get("source") if isinstance(rate, Mapping) else None),
+            ("the batch", target.get("batch_source")),
+        ):
+            found += [f"{name} is from {source}"] if source else []
+    return list(dict.fromkeys(found))
+
+
+def commands(evidence: Evidence) -> list[str]:
+    """What trains each planned run."""
+    found = []
+    for target in (evidence.plan or {}).get("targets") or []:
+        words = [f"--config.{key}={value}" for key, value in (target["overrides"] or {}).items()]
+        found += [f"scaling train --config=CONFIG {' '.join(words)} --workdir=DIR"] if words else []
+    return found
+
+
+def _unproven(evidence: Evidence) -> list[str]:
+    """That the fit may not be the best one, where its own proof says so."""
+    found = evidence.law["diagnostics"] if evidence.law else {}
+    if found.get("share_best") != 0 or (found.get("polish_gain") or 0) < AGREED:
+        return []
+    return [
+        f"none of {found.get('starts')} starts ended at this fit: a second solver went "
+        f"{percent(100 * found['polish_gain'])} below the best of them, and there may be better "
+        "ones; read no parameter by itself, or fit a law with fewer"
+    ]
 
 
 def _sentence(text: object) -> str:

@@ -17,18 +17,17 @@ from string import Template
 from plotly.offline import get_plotlyjs
 
 from scaling.analysis.evidence import Evidence, read_evidence
-from scaling.analysis.report import tables
-from scaling.analysis.report.charts import chart, themes
+from scaling.analysis.report.cards import Card
+from scaling.analysis.report.charts import chart, shared_texts, themes
+from scaling.analysis.report.contents import Contents, contents
 from scaling.analysis.report.exhibits import EXHIBITS
 from scaling.analysis.report.figures import FORMATS, paper, save
-from scaling.analysis.report.findings import choice, headline, promise, warnings
 from scaling.analysis.report.legend import colours, legend
-from scaling.analysis.report.panels import Panel, count, describe, percent, power
+from scaling.analysis.report.panels import Panel, describe
 from scaling.analysis.report.tables import Cell, Table
 from scaling.analysis.report.terminal import visible
 from scaling.files import write_bytes
 
-Figures = dict[str, list[Panel]]
 MOST_ROWS = 30
 """A longer table is folded."""
 
@@ -46,10 +45,10 @@ def write_report(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     evidence = read_evidence(folder)
-    figures = _figures(evidence)
-    page = render_page(evidence, figures).encode()
+    found = contents(evidence)
+    page = render_page(evidence, found).encode(errors="replace")
     written = [write_bytes(folder / "report.html", page)]
-    for name, panels in figures.items():
+    for name, panels in found.figures.items():
         if panels:
             drawn = paper(panels)
             written += [
@@ -59,23 +58,27 @@ def write_report(folder: str | Path) -> list[Path]:
     return written
 
 
-def render_page(evidence: Evidence, figures: Figures | None = None) -> str:
+def render_page(evidence: Evidence, found: Contents | None = None) -> str:
     """The whole of `report.html`."""
-    figures = _figures(evidence) if figures is None else figures
+    found = contents(evidence) if found is None else found
     source = resources.files("scaling.analysis.report")
     draw_script = (source / "page.js").read_text(encoding="utf-8")
     plotly = get_plotlyjs()
     charts = {
         f"{name}-{index}": chart(panel)
-        for name, panels in figures.items()
+        for name, panels in found.figures.items()
         for index, panel in enumerate(panels)
     }
-    data = json.dumps({"themes": themes(), "panels": charts}, allow_nan=False)
+    texts = shared_texts(charts.values())
+    data = json.dumps(
+        {"themes": themes(), "texts": texts, "panels": charts},
+        allow_nan=False, ensure_ascii=False, separators=(",", ":"),
+    )  # fmt: skip
     return Template((source / "page.html").read_text(encoding="utf-8")).substitute(
         title="Scaling report",
         colours=colours(),
         script_hashes=" ".join(_hash(script) for script in (plotly, draw_script)),
-        body=_body(evidence, figures),
+        body=_body(evidence, found),
         # In JSON these letters stand only inside texts, where an escape means the same.
         charts=data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
         plotly=plotly,
@@ -83,65 +86,55 @@ def render_page(evidence: Evidence, figures: Figures | None = None) -> str:
     )
 
 
-def _figures(evidence: Evidence) -> Figures:
-    return {name: exhibit.panels(evidence) for name, exhibit in EXHIBITS.items()}
-
-
 def _hash(script: str) -> str:
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _body(evidence: Evidence, figures: Figures) -> str:
+def _body(evidence: Evidence, found: Contents) -> str:
     def exhibit(name: str, *below: Table) -> list[str]:
-        return [_exhibit(name, figures[name], evidence), *map(_titled, below)]
+        return [_exhibit(name, found), *map(_titled, below)]
 
-    law = evidence.law
+    law, tables, lists = evidence.law, found.tables, found.lists
     sections = {
         "Plan": [
-            _titled(tables.plan_table(evidence), absent="No larger run is planned yet."),
-            _titled(tables.recipe_table(evidence)),
-            _titled(tables.alternative_table(evidence)),
-            _titled(tables.next_table(evidence)),
-            _paragraph(promise(evidence)),
+            _titled(tables["plan"], absent="No larger run is planned yet."),
+            _titled(tables["recipe"]),
+            *map(_command, lists["commands"]),
+            _titled(tables["alternative"]),
+            _long(tables["next"]),
+            _paragraph(found.sentences["promise"]),
+            *exhibit("plan"),
+            _list("Taken for granted", lists["assumptions"]),
         ],
         "Frontier": exhibit("frontier"),
+        "Approaches": exhibit("approaches", tables["approach"]),
         "Loss curves": exhibit("loss_curves"),
-        "IsoFLOP": [
-            *exhibit("isoflop"),
-            _long(tables.minimum_table(evidence)),
-        ],
+        "IsoFLOP": [*exhibit("isoflop"), _long(tables["minimum"])],
         "Law": [
-            f"<p><code>{_safe(str(law.get('equation')))}</code></p>" if law else "",
-            _titled(tables.law_table(evidence), absent="No law has been fitted yet."),
-            _titled(tables.proof_table(evidence)),
+            _command(str(law.get("equation"))) if law else "",
+            _titled(tables["law"], absent="No law has been fitted yet."),
+            _titled(tables["proof"]),
             *exhibit("fit"),
-            *exhibit("profiles", tables.profile_table(evidence)),
+            *exhibit("profiles", tables["profile"]),
             *exhibit("residuals"),
-            _folded(tables.diagnostic_table(evidence)),
+            _folded(tables["diagnostic"]),
         ],
         "Comparison": [
-            _paragraph(choice(evidence)),
-            *exhibit("comparison", tables.comparison_table(evidence)),
+            _paragraph(found.sentences["choice"]),
+            *exhibit("comparison", tables["comparison"]),
         ],
         "Runs": [
-            _long(
-                tables.run_table(evidence) if evidence.records else tables.fitted_table(evidence)
-            ),
-            _titled(
-                tables.lost_table(evidence),
-                absent="Every run ended well and took part in the fit.",
-            ),
-            _folded(tables.missing_table(evidence)),
-            _folded(tables.config_table(evidence)),
-            _folded(tables.origin_table(evidence)),
+            _long(tables["run"] if evidence.records else tables["fitted"]),
+            _titled(tables["lost"], absent="Every run ended well and took part in the fit."),
+            *(_folded(tables[name]) for name in ("missing", "config", "origin")),
         ],
     }
     links = "".join(f'<li><a href="#{_id(name)}">{name}</a></li>' for name in sections)
     parts = [
-        f'<p class="verdict">{_safe(headline(evidence))}</p>',
-        _cards(evidence),
-        _warning_box(warnings(evidence)),
+        f'<p class="verdict">{_safe(found.sentences["headline"])}</p>',
+        f'<div class="cards">{"".join(map(_card, found.cards))}</div>' if found.cards else "",
+        _warning_box(found.warnings),
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
     ]
     parts += [
@@ -152,6 +145,15 @@ def _body(evidence: Evidence, figures: Figures) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _command(text: str) -> str:
+    return f"<p><code>{_safe(text)}</code></p>"
+
+
+def _list(title: str, texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{_safe(text)}</li>" for text in texts)
+    return f'<h3>{title}</h3><ul class="quiet">{items}</ul>' if texts else ""
+
+
 def _paragraph(text: str) -> str:
     return f"<p>{_safe(text)}</p>" if text else ""
 
@@ -160,10 +162,10 @@ def _id(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _exhibit(name: str, panels: Sequence[Panel], evidence: Evidence) -> str:
-    exhibit = EXHIBITS[name]
+def _exhibit(name: str, found: Contents) -> str:
+    exhibit, panels = EXHIBITS[name], found.figures[name]
     if not panels:
-        why = exhibit.absent(evidence)
+        why = found.absent[name]
         return f'<p class="quiet">{_safe(why)}</p>' if why else ""
     title, level = "", "h3"
     if exhibit.title:
@@ -186,76 +188,11 @@ def _note(panel: Panel) -> str:
     return f'<p class="note">{_safe("; ".join(panel.notes))}</p>' if panel.notes else ""
 
 
-def _cards(evidence: Evidence) -> str:
-    cards = [*_verdict_cards(evidence), *_law_cards(evidence)]
-    if evidence.records:
-        good = [record for record in evidence.records if record.status == "ok"]
-        seconds = sum(record.wall_seconds or 0 for record in evidence.records)
-        note = f"{len(good)} ended well; {seconds / 60:.1f} minutes in all"
-        cards.append(_card("Runs", str(len(evidence.records)), note))
-    return f'<div class="cards">{"".join(cards)}</div>'
-
-
-def _verdict_cards(evidence: Evidence) -> list[str]:
-    verdict = evidence.verdict
-    if not verdict:
-        return []
-    low, high = verdict["predicted"]["interval_90"]
-    held = verdict["inside_interval"]
-    cards = [
-        _card(
-            "Predicted loss",
-            f"{verdict['predicted']['value']:.3f}",
-            f"90%: {low:.3f} to {high:.3f}",
-        ),
-        _card(
-            "Measured loss",
-            f"{verdict['measured']:.3f}",
-            "inside the interval" if held else "outside the interval",
-            tone="good" if held else "bad",
-        ),
-        _card(
-            "Prediction error",
-            tables.signed_percent(verdict["relative_error"]),
-            "predicted over measured",
-        ),
-    ]
-    best = verdict.get("optimal_params")
-    if best:
-        low, high = best["interval_90"]
-        note = f"90%: {count(low)} to {count(high)}; trained: {count(verdict['params'])}"
-        name = f"Optimal size at {power(verdict['flops'])} FLOPs"
-        cards.append(_card(name, count(best["value"]), note))
-    return cards
-
-
-def _law_cards(evidence: Evidence) -> list[str]:
-    law = evidence.law
-    if not law or evidence.verdict:
-        return []
-    diagnostics = law["diagnostics"]
-    known = diagnostics.get("identifiability") or {}
-    open_ended = known.get("not_identified") or []
-    spread = diagnostics.get("residual_sd")
-    cards = [_card("Law", str(law["law"]), f"fitted to {law['n_runs']} runs")]
-    if spread is not None and evidence.of_logs:
-        cards.append(_card("Spread of the residuals", percent(100 * spread), "standard deviation"))
-    if known:
-        cards.append(
-            _card(
-                "Parameters determined",
-                f"{len(law['params']) - len(open_ended)} of {len(law['params'])}",
-                f"not identified: {', '.join(open_ended)}" if open_ended else "by the runs",
-                tone="bad" if open_ended else "good",
-            )
-        )
-    return cards
-
-
-def _card(name: str, value: str, note: str, *, tone: str = "") -> str:
+def _card(card: Card) -> str:
     return (
-        f'<div class="card"><div class="name">{_safe(name)}</div>'
-        f'<div class="value">{_safe(value)}</div><div class="note {tone}">{_safe(note)}</div></div>'
+        f'<div class="card"><div class="name">{_safe(card.name)}</div>'
+        f'<div class="value">{_safe(card.value)}</div>'
+        f'<div class="note {card.tone}">{_safe(card.note)}</div></div>'
     )
 
 

@@ -137,6 +137,12 @@ class Panel:
     beyond: float | None = None
     notes: Sequence[str] = ()
 
+    @property
+    def falls(self) -> bool:
+        """Whether what is drawn ends in the lower half, so that words have room above."""
+        lines = [series for series in self.series if series.shape == "line" and series.y]
+        return bool(lines) and self.y.place(lines[0].y[-1]) < 0.5
+
 
 def describe(panel: Panel) -> str:
     """The panel in a sentence, for who cannot see it."""

@@ -8,10 +8,13 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from scaling.analysis.evidence import Evidence, read_evidence
-from scaling.analysis.report import tables
-from scaling.analysis.report.findings import choice, headline, promise, warnings
+from scaling.analysis.report.contents import Contents, contents
 from scaling.analysis.report.tables import Cell, Entry, Table
 
+SHOWN = (
+    "run", "minimum", "law", "proof", "approach", "comparison", "plan", "recipe", "alternative",
+    "next",
+)  # fmt: skip
 MOST_ROWS = 60
 """A longer table is cut short, and says so."""
 MOST_LETTERS = 30
@@ -34,9 +37,9 @@ def show(evidence: Evidence, console: Console) -> None:
 
 def summarize(evidence: Evidence) -> Group:
     """The tables, warnings and headline, for `rich` to draw."""
-    warned = [Text(f"Warning: {visible(text)}", style="yellow") for text in warnings(evidence)]
-    drawn = [_drawn(table) for table in shown(evidence)]
-    return Group(*drawn, *warned, *map(Text, _said(evidence)))
+    found = contents(evidence, drawn=False)
+    warned = [Text(f"Warning: {visible(text)}", style="yellow") for text in found.warnings]
+    return Group(*map(_drawn, shown(found)), *warned, *map(Text, _said(found)))
 
 
 def terminal_table(folder: str | Path) -> Group:
@@ -50,31 +53,21 @@ def terminal_table(folder: str | Path) -> Group:
 
 def lines(evidence: Evidence) -> list[str]:
     """The same as plain lines."""
-    found = []
-    for table in shown(evidence):
-        found += [visible(table.title), *_aligned(table), ""]
-    found += [f"Warning: {visible(text)}" for text in warnings(evidence)]
-    return [*found, *_said(evidence)]
+    found = contents(evidence, drawn=False)
+    written = []
+    for table in shown(found):
+        written += [visible(table.title), *_aligned(table), ""]
+    written += [f"Warning: {visible(text)}" for text in found.warnings]
+    return [*written, *_said(found)]
 
 
-def shown(evidence: Evidence) -> list[Table]:
-    """The tables that have rows, in the order of the report."""
-    built = (
-        tables.run_table,
-        tables.minimum_table,
-        tables.law_table,
-        tables.proof_table,
-        tables.comparison_table,
-        tables.plan_table,
-        tables.recipe_table,
-        tables.alternative_table,
-        tables.next_table,
-    )
-    return [table for build in built if (table := build(evidence)).rows]
+def shown(found: Contents) -> list[Table]:
+    """The tables of results that have rows, in the order of the report."""
+    return [found.tables[name] for name in SHOWN if found.tables[name].rows]
 
 
-def _said(evidence: Evidence) -> list[str]:
-    said = (choice(evidence), promise(evidence), headline(evidence))
+def _said(found: Contents) -> list[str]:
+    said = (found.sentences[name] for name in ("choice", "promise", "headline"))
     return [visible(text) for text in said if text]
 
 

@@ -115,8 +115,10 @@ def make_law(runs: list[dict[str, Any]]) -> dict[str, Any]:
                 "params": [[p * (1 - s), p * (1 + s)] for p, s in zip(params, spread, strict=True)],
                 "loss": [[v * (1 - s / 14), v * (1 + s / 14)]
                          for v, s in zip(loss, spread, strict=True)]}},
-        "bootstrap": {"method": "residual", "n": 1000, "seed": 0, "samples": {"E": [1.5, 1.6]},
-                      "residual_sd": [0.004] * 1000},
+        "bootstrap": {
+            "method": "residual", "n": 100, "seed": 0, "residual_sd": [0.004] * 100,
+            "samples": {name: (value * np.random.default_rng(index).normal(1, 0.03, 100)).tolist()
+                        for index, (name, value) in enumerate(LAW.items())}},
         "comparison": make_comparison(),
     }  # fmt: skip
 
@@ -212,6 +214,7 @@ def make_plan(params: float, flops: float) -> dict[str, Any]:
             "binding": ["flops"],
         }],
         "null_reasons": {"cost": "no price was given"},
+        "assumptions": ["FLOPs of training are 6 params tokens"],
         "next_runs": {
             "cells": [{"params": 3e5, "tokens": 4e6, "cost": 7.2e12, "runs": 2}], "cost": 1.44e13,
             "target": {"params": params, "tokens": flops / 6 / params, "loss": loss},
@@ -309,10 +312,12 @@ def studies() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole study with its report, to be read and not changed."""
+    """A whole study with its page, to be read and not changed."""
     # Not at the head of the file: pytest reads that before the session's settings for JAX.
-    from scaling.analysis.report import write_report
+    from scaling.analysis.evidence import read_evidence
+    from scaling.analysis.report import render_page
 
     workdir = write_study(tmp_path_factory.mktemp("study"))
-    write_report(workdir)
+    page = render_page(read_evidence(workdir))
+    (workdir / "report.html").write_text(page, encoding="utf-8")
     return workdir

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.analysis.evidence import Evidence, read_evidence
-from scaling.analysis.report.exhibits import EXHIBITS
+from scaling.analysis.report.exhibits import EXHIBITS, approaches
 from scaling.analysis.report.exhibits.curves import lower_hull
 from scaling.analysis.report.panels import Panel, Series
 from scaling.analysis.report.tables import minimum_table
@@ -109,6 +109,59 @@ def test_profile_crosses_the_threshold_where_its_interval_ends(evidence: Evidenc
         assert np.interp(end, profile.x, profile.y) == pytest.approx(threshold, rel=0.05)
 
 
+def test_profile_is_drawn_up_to_one_height_on_both_sides(evidence: Evidence) -> None:
+    for panel in EXHIBITS["profiles"].panels(evidence):
+        profile = labelled(panel, "Profile")
+        height = panel.y.high
+        ends = [profile.y[0], profile.y[-1]] if panel.title != "E" else [profile.y[-1]]
+        assert ends == pytest.approx([height] * len(ends))
+        assert max(profile.y) <= height * (1 + 1e-9)
+        assert list(profile.x) == sorted(profile.x)
+
+
+def test_approaches_are_lines_through_their_points_and_the_law_has_its_own_exponent(
+    evidence: Evidence,
+) -> None:
+    size, data, exponents = EXHIBITS["approaches"].panels(evidence)
+    of = {way.name: way for way in approaches.ways(evidence)}
+    law = evidence.law["params"]
+    closed = law["beta"] / (law["alpha"] + law["beta"])
+    assert of["3: chinchilla"].exponent == pytest.approx(closed)
+    points = next(series for series in size.series if series.marker == "square")
+    slope, middle = np.polyfit(np.log(points.x), np.log(points.y), 1)
+    assert of["1: hull"].exponent == pytest.approx(slope)
+    line = labelled(size, "1: hull")
+    np.testing.assert_allclose(line.y, np.exp(middle) * np.array(line.x) ** slope)
+    ratio = labelled(data, "3: chinchilla")
+    np.testing.assert_allclose(
+        np.array(ratio.y) * np.array(labelled(size, "3: chinchilla").y) ** 2,
+        np.array(ratio.x) / 6,
+        rtol=1e-6,
+    )
+    assert [series.x[0] for series in exponents.series] == [way.exponent for way in of.values()]
+
+
+def test_hull_of_checkpoints_is_resampled_by_run(evidence: Evidence) -> None:
+    rows = [{**row, "series": str(row["params"])} for row in evidence.fitted]
+    by_run = changed(evidence, diagnostics={**evidence.law["diagnostics"], "residuals": rows})
+    title = panel_of("loss_curves", by_run).title
+    assert title == "Loss against training compute"
+    each, own = (approaches.ways(one)[0] for one in (evidence, by_run))
+    assert each.exponent == own.exponent
+    assert each.interval != own.interval
+
+
+def test_what_more_would_buy_is_what_the_plan_says(evidence: Evidence) -> None:
+    options = evidence.plan["comparison"]["options"]
+    choices, cells = EXHIBITS["plan"].panels(evidence)
+    marks = labelled(choices, "Predicted change")
+    assert list(marks.x) == [option["change"]["value"] for option in options]
+    assert list(choices.y.texts) == [option["name"] for option in options]
+    (chosen,) = evidence.plan["next_runs"]["cells"]
+    drawn = labelled(cells, "Next runs")
+    assert (drawn.x[0], drawn.y[0]) == (chosen["params"], chosen["tokens"])
+
+
 def test_compared_laws_are_drawn_best_first_with_the_chosen_one_named(evidence: Evidence) -> None:
     comparison = evidence.law["comparison"]
     panel = panel_of("comparison", evidence, title="cut")
@@ -164,7 +217,7 @@ def test_exhibit_without_its_part_says_why(evidence: Evidence, name: str, withou
         law[without] = None
     less = Evidence(law=None if without == "law" else law)
     panels = EXHIBITS[name].panels(less)
-    assert panels or EXHIBITS[name].absent(less).endswith(".") or name == "fit"
+    assert panels or EXHIBITS[name].absent(less).endswith(".") or name in ("fit", "plan")
 
 
 def test_law_of_accuracy_has_residuals_in_its_own_unit(studies: SimpleNamespace) -> None:
@@ -181,5 +234,8 @@ def test_law_of_one_input_is_drawn_as_a_curve_through_its_runs(studies: SimpleNa
         row["loss"] = 2.0 + row["predicted"]
     (panel,) = EXHIBITS["fit"].panels(Evidence(law=law))
     curve = labelled(panel, "Fitted law")
-    assert list(curve.x) == sorted(row["loss"] for row in law["diagnostics"]["residuals"])
+    s, k, x_0, t = (law["params"][name] for name in ("s", "k", "x_0", "t"))
+    np.testing.assert_allclose(curve.y, [t + s / (1 + math.exp(-k * (x - x_0))) for x in curve.x])
+    measured = [row["loss"] for row in law["diagnostics"]["residuals"]]
+    assert (curve.x[0], curve.x[-1]) == pytest.approx((min(measured), max(measured)))
     assert panel.x.title == "Loss"

@@ -8,6 +8,9 @@ import pytest
 
 from scaling.analysis.evidence import Evidence, read_evidence
 from scaling.analysis.report import tables
+from scaling.analysis.report.exhibits.approaches import ways
+from scaling.analysis.report.findings import warnings
+from scaling.analysis.report.panels import count
 from scaling.analysis.report.tables import Cell, Table
 
 BUILT = [name for name in tables.__all__ if name.endswith("_table")]
@@ -61,6 +64,30 @@ def test_law_that_was_left_out_of_the_comparison_says_why(study: Path) -> None:
     assert table.rows[-1][-1].endswith("the runs have no column width")
     assert table.rows[0][-1] == "chosen"
     assert table.rows[1][-1] == "within one standard error of the best"
+
+
+def test_approaches_agree_where_their_intervals_overlap(study: Path) -> None:
+    evidence = read_evidence(study)
+    table = tables.approach_table(evidence)
+    of = {way.name: way for way in ways(evidence)}
+    low, high = of["3: chinchilla"].interval
+    for row in table.rows:
+        way = of[row[0]]
+        if way.allocation is None or row[0] == "3: chinchilla":
+            continue
+        apart = way.interval[0] > high or way.interval[1] < low
+        assert row[-1] == ("disagrees" if apart else "agrees")
+    (at,) = [name for name in table.head if name.startswith("Size at")]
+    assert at == "Size at 6×10¹²"
+    best = (82 * 0.4 / (240 * 0.4)) ** (1 / 0.8) * (6e12 / 6) ** 0.5
+    assert texts(table, column=at)[-1] == count(best)
+
+
+def test_fit_that_no_start_ended_at_is_doubted() -> None:
+    found = {"starts": 9, "share_best": 0.0, "polish_gain": 0.03}
+    law = {"law": "chinchilla", "params": {}, "convention": {}, "diagnostics": found}
+    assert "none of 9 starts ended at this fit" in warnings(Evidence(law=law))[0]
+    assert warnings(Evidence(law={**law, "diagnostics": {**found, "share_best": 0.5}})) == []
 
 
 def test_alternatives_tell_what_twice_of_each_takes_off_the_loss(study: Path) -> None:

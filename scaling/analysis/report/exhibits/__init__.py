@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from scaling.analysis.evidence import Evidence
 from scaling.analysis.report.exhibits import (
+    approaches,
     comparison,
     curves,
     frontier,
     isoflop,
     marks,
+    plans,
     profiles,
     residuals,
 )
@@ -30,11 +32,26 @@ class Exhibit:
 
 
 EXHIBITS = {
+    "plan": Exhibit(
+        panels=plans.panels,
+        caption="Twice of each against the run as planned, and the runs that would make its "
+        "prediction surest for what they cost.",
+        absent=plans.absent,
+    ),
     "frontier": Exhibit(
         panels=frontier.panels,
         caption="The fitted law at its compute-optimal sizes, with the 90% interval from the "
         "bootstrap. The grey region lies beyond the runs that were fitted.",
         absent=frontier.absent,
+    ),
+    "approaches": Exhibit(
+        title="Approaches 1, 2 and 3",
+        panels=approaches.panels,
+        caption="Three ways from the same runs to the optimal size: 1 along training curves (along "
+        "the ends of the runs where the table has no checkpoints), 2 across sizes at one compute, "
+        "3 by the law. Where their intervals have no value in common, one of them reads the runs "
+        "wrongly.",
+        absent=approaches.absent,
     ),
     "loss_curves": Exhibit(
         panels=curves.panels,

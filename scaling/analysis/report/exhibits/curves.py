@@ -1,7 +1,8 @@
 """Loss while training, against tokens and compute, and the envelope of all runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scaling.analysis.evidence import Curve, Evidence, Run
 from scaling.analysis.report.exhibits.marks import hover
@@ -113,6 +114,20 @@ def _optima(evidence: Evidence, points: Sequence[tuple[float, float]]) -> list[S
     return found
 
 
+def _ways(evidence: Evidence) -> list[Series]:
+    """A line through the checkpoints of each run, where the rows of the law's file are those."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in evidence.fitted if not evidence.records else ():
+        if row.get("series") is not None and row.get("flops"):
+            groups.setdefault(str(row["series"]), []).append(row)
+    found = []
+    for rows in groups.values():
+        rows = sorted(rows, key=lambda row: float(row["flops"]))
+        x, y = [row["flops"] for row in rows], [row["loss"] for row in rows]
+        found += [Series(x=x, y=y, shade=rows[0]["params"])] if len(rows) > 1 else []
+    return found
+
+
 def _finals(evidence: Evidence, runs: Sequence[Run], scale: Scale) -> Panel:
     y = loss_axis(title(evidence, "loss"), [run.loss for run in runs])
     marks = Series(
@@ -123,11 +138,13 @@ def _finals(evidence: Evidence, runs: Sequence[Run], scale: Scale) -> Panel:
         small=True,
         hover=[hover(run) for run in runs],
     )
+    ways = _ways(evidence)
+    title_of = "Loss" if ways else "Final loss"
     return Panel(
-        title="Final loss against training compute",
+        title=f"{title_of} against training compute",
         x=log_axis(title(evidence, "flops"), [run.flops for run in runs], write=power),
         y=y,
-        series=[marks, *_optima(evidence, [(run.flops, run.loss) for run in runs])],
+        series=[*ways, marks, *_optima(evidence, [(run.flops, run.loss) for run in runs])],
         scale=scale,
         notes=above([run.loss for run in runs], y),
     )

@@ -75,7 +75,9 @@ def panels(evidence: Evidence) -> list[Panel]:
         ("Compute-optimal data", "Tokens per parameter", data, tidy),
     ):
         values = [v for s in series for values in (s.y, s.y_low, s.y_high) for v in values or ()]
-        y = log_axis(y_title, values, write=write) if write else loss_axis(y_title, values)
+        # Intervals of the minima may be far wider than all losses, so they stretch no axis of them.
+        least = [v for s in series for v in (*s.y, *(s.y_low or () if s.shape == "band" else ()))]
+        y = log_axis(y_title, values, write=write) if write else loss_axis(y_title, least)
         found.append(
             Panel(
                 title=name,
@@ -170,7 +172,6 @@ def _planned(evidence: Evidence, name: str) -> list[Series]:
             "params": run["params"],
             "ratio": run["tokens"] / run["params"],
         }
-        label = "Predicted run (90%)" if name == "loss" else "Planned run"
         found.append(
             Series(
                 x=[run["flops"]],
@@ -180,7 +181,7 @@ def _planned(evidence: Evidence, name: str) -> list[Series]:
                 shape="points",
                 role="predicted",
                 marker="circle-open",
-                label="" if index else label,
+                label="" if index else "Planned run (90%)",
             )
         )
     return found

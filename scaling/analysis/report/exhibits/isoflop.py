@@ -42,17 +42,14 @@ def panels(evidence: Evidence) -> list[Panel]:
         write=count,
         room=0.24 if budgets and few else 0.06,
     )
-    points = [
-        Series(
-            x=[run.params],
-            y=[run.loss],
-            shape="points",
-            shade=run.flops,
-            small=not few,
-            hover=[hover(run)],
-        )
-        for run in drawn
-    ]
+    points = Series(
+        x=[run.params for run in drawn],
+        y=[run.loss for run in drawn],
+        shape="points",
+        shade=[run.flops for run in drawn],
+        small=not few,
+        hover=[hover(run) for run in drawn],
+    )
     curves = [
         _parabola(budget, group, tagged=few, unit=" FLOPs" if index == 0 else "")
         for index, (budget, group) in enumerate(zip(budgets, groups, strict=True))
@@ -69,7 +66,7 @@ def panels(evidence: Evidence) -> list[Panel]:
             x=x_axis,
             y=y_axis,
             scale=colour_scale("Training FLOPs", flops, write=power),
-            series=[*curves, *points, *_minima(budgets, x_axis, intervals=few)],
+            series=[*curves, points, *_minima(budgets, x_axis, intervals=few)],
             notes=[*missing, *above([run.loss for run in drawn], y_axis)],
         )
     ]

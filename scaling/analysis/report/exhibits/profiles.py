@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from scaling.analysis.evidence import Evidence
 from scaling.analysis.report.panels import (
@@ -67,10 +68,7 @@ def open_ends(entry: Mapping[str, Any]) -> str:
 def _panel(name: str, entry: Mapping[str, Any], threshold: float, y: Axis) -> Panel:
     x, rise = _smooth(entry["profile"]["x"], entry["profile"]["rise"])
     low, high = entry.get("interval_95") or (None, None)
-    at = int(np.argmin(rise))
-    drawn = rise <= HEIGHT * threshold
-    first, last = _stretch(drawn, at)
-    x, rise = x[first : last + 1], rise[first : last + 1]
+    x, rise = _below(x, rise, HEIGHT * threshold)
     axis = _axis(name_of(name, entry), x)
     ends = [axis.low if low is None else low, axis.high if high is None else high]
     verdict = open_ends(entry)
@@ -112,19 +110,33 @@ def _panel(name: str, entry: Mapping[str, Any], threshold: float, y: Axis) -> Pa
 
 
 def _smooth(x: Sequence[float], rise: Sequence[float]) -> tuple[Any, Any]:
-    """The profile between its points: its root is close to a line, so that is interpolated."""
+    """The profile between its points: its root, which is close to a line, by monotone cubics."""
     places = np.arange(len(x))
     fine = np.linspace(0, len(x) - 1, POINTS_BETWEEN * (len(x) - 1) + 1)
     at = int(np.argmin(rise))
     root = np.sqrt(np.maximum(np.asarray(rise, float), 0.0)) * np.sign(places - at)
-    return np.interp(fine, places, np.asarray(x, float)), np.interp(fine, places, root) ** 2
+    between = [PchipInterpolator(places, np.asarray(y, float))(fine) for y in (x, root)]
+    return between[0], between[1] ** 2
 
 
-def _stretch(drawn: Any, at: int) -> tuple[int, int]:
-    """First and last index of the stretch of `drawn` around `at`, with one point beyond."""
-    outside = np.flatnonzero(~drawn)
+def _below(x: Any, rise: Any, height: float) -> tuple[Any, Any]:
+    """The stretch around the least rise that is no higher than `height`, cut off right there."""
+    at = int(np.argmin(rise))
+    outside = np.flatnonzero(rise > height)
     below, over = outside[outside < at], outside[outside > at]
-    return (int(below[-1]) if below.size else 0, int(over[0]) if over.size else len(drawn) - 1)
+    first = int(below[-1]) + 1 if below.size else 0
+    last = int(over[0]) - 1 if over.size else len(x) - 1
+    ends = [
+        np.interp(height, [rise[inner], rise[outer]], [x[inner], x[outer]])
+        for inner, outer in ((first, first - 1), (last, last + 1))
+        if 0 <= outer < len(x)
+    ]
+    kept, risen = x[first : last + 1], rise[first : last + 1]
+    if below.size:
+        kept, risen = np.append(ends.pop(0), kept), np.append(height, risen)
+    if over.size:
+        kept, risen = np.append(kept, ends.pop()), np.append(risen, height)
+    return kept, risen
 
 
 def _axis(words: str, x: Any) -> Axis:

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from scaling.analysis.evidence import Evidence
 from scaling.analysis.fitted import PARTS_OF_A_BUDGET
 from scaling.analysis.report.exhibits.titles import title, writer
@@ -22,6 +24,7 @@ from scaling.analysis.report.panels import (
 WORDS = {"params": "size", "flops": "compute", "predicted": "prediction"}
 # Below this ratio of its ends a range is read more easily on a linear axis.
 NARROW = 3.0
+POINTS = 100
 
 
 def panels(evidence: Evidence) -> list[Panel]:
@@ -90,7 +93,7 @@ def fit_panels(evidence: Evidence) -> list[Panel]:
     name = alone if drawn else "predicted"
     x, measured = _column(rows, name), _column(rows, evidence.target)
     predicted = _column(rows, "predicted")
-    line = sorted(zip(x, predicted, strict=True))
+    line = _curve(evidence, alone, x) if drawn else sorted(zip(x, predicted, strict=True))
     axes = [*measured, *predicted]
     return [
         Panel(
@@ -116,6 +119,18 @@ def fit_panels(evidence: Evidence) -> list[Panel]:
             ],
         )
     ]
+
+
+def _curve(evidence: Evidence, name: str, values: Sequence[float]) -> list[tuple[float, float]]:
+    """The law over the range of its one input, as points."""
+    form, law = evidence.form, evidence.law
+    assert form is not None
+    assert law is not None
+    x = np.linspace(min(values), max(values), POINTS)
+    if min(values) > 0 and max(values) > NARROW * min(values):
+        x = np.geomspace(min(values), max(values), POINTS)
+    predicted = form.predict(np.array([law["params"][key] for key in form.names]), {name: x})
+    return [*zip(x.tolist(), predicted.tolist(), strict=True)]
 
 
 def _reach(shown: Sequence[float], spread: float) -> float:

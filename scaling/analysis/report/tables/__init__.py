@@ -1,5 +1,6 @@
 """The tables of a study, as plain text cells, for the browser and for the terminal alike."""
 
+from scaling.analysis.report.tables.approaches import approach_table
 from scaling.analysis.report.tables.laws import (
     comparison_table,
     diagnostic_table,
@@ -29,6 +30,7 @@ __all__ = [
     "Entry",
     "Table",
     "alternative_table",
+    "approach_table",
     "between",
     "comparison_table",
     "config_table",

@@ -13,6 +13,7 @@ from scaling.analysis.report.tables.table import Cell, Entry, Table, between, ce
 LEFT = ("trend", "residuals", "warnings", "identifiability")
 PROOF = ("starts", "share_best", "second_basin_gap", "polish_gain", "gradient_norm")
 FEW = 0.02
+AGREED = 1e-6
 WORDS = {
     "residual_sd": "Standard deviation of the residuals",
     "degrees_of_freedom": "Degrees of freedom",
@@ -95,14 +96,16 @@ def proof_table(evidence: Evidence) -> Table:
         add("Ended at the best value", percent(100 * found["share_best"]), reading)
     if "second_basin_gap" in found:
         gap = found["second_basin_gap"]
-        shown = Cell("no other value was reached twice", text="none")
-        reading = "no second basin was found" if gap is None else "above the best objective"
-        add(
-            "Next value that starts agree on", shown if gap is None else percent(100 * gap), reading
-        )
+        shown: Entry = Cell("no other value was reached twice", text="none")
+        reading = "no second basin was found"
+        if gap is not None and gap < 1:
+            shown, reading = percent(100 * gap), "above the best objective"
+        elif gap is not None:
+            shown, reading = f"{tidy(1 + gap, digits=2)}×", "the best objective"
+        add("Next value that starts agree on", shown, reading)
     if found.get("polish_gain") is not None:
         gain = found["polish_gain"]
-        reading = "the two solvers agree" if gain < 1e-6 else "of the objective"
+        reading = "the two solvers agree" if gain < AGREED else "of the objective; kept"
         add("Gained by a second solver", percent(100 * gain), reading)
     if found.get("gradient_norm") is not None:
         add("Gradient there", tidy(found["gradient_norm"]), "norm; zero at a minimum")

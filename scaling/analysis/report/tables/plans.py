@@ -25,6 +25,11 @@ def plan_table(evidence: Evidence) -> Table:
     """Per planned budget: the optimum, the run that stands for it, and what it scored."""
     rows = []
     verdict = evidence.verdict
+    head = [
+        "FLOPs", "Optimal size", "Size, 90%", "Run's size", "Run's tokens", "Predicted loss",
+        "Loss, 90%",
+    ]  # fmt: skip
+    head += ["Measured", "Error", "Held"] if verdict else []
     for target in _targets(evidence):
         run = target.get("run")
         stands = run or {"params": target["params"]["value"], "loss": target["loss"]}
@@ -33,26 +38,24 @@ def plan_table(evidence: Evidence) -> Table:
             count(target["params"]["value"]),
             between(target["params"].get("interval_90"), write=count),
         ]
-        row += [count(stands["params"])] if run else [Cell("no model of the ladder was chosen")]
+        none = Cell("no model of the ladder was chosen")
+        row += [count(run["params"]), count(run["tokens"])] if run else [none, none]
         row += [f"{stands['loss']['value']:.4f}", between(stands["loss"].get("interval_90"))]
         trained = verdict and run and abs(verdict["flops"] / run["flops"] - 1) < 0.01
         if verdict and trained:
             row += [f"{verdict['measured']:.4f}", signed_percent(verdict["relative_error"])]
             rows.append([*row, "yes" if verdict["inside_interval"] else "no"])
         else:
-            rows.append([*row, *[Cell("not trained yet")] * 3])
-    head = [
-        "FLOPs", "Optimal size", "Size, 90%", "Run's size", "Predicted loss", "Loss, 90%",
-        "Measured", "Error", "Held",
-    ]  # fmt: skip
-    return Table(title="Prediction and measurement", head=head, rows=rows)
+            rows.append([*row, *[Cell("not trained yet")] * (3 if verdict else 0)])
+    title = "Prediction and measurement" if verdict else "The planned run"
+    return Table(title=title, head=head, rows=rows, wide=["Run's tokens"])
 
 
 def recipe_table(evidence: Evidence) -> Table:
     """Per planned budget: batch, steps, rate, time and cost, of the run where one was chosen."""
     targets = [(target, target.get("run") or target) for target in _targets(evidence)]
     reasons = (evidence.plan or {}).get("null_reasons") or {}
-    kept = [name for name in FACTS if any(_value(run.get(name)) for _, run in targets)]
+    kept = [name for name in FACTS if any(_tells(name, *target) for target in targets)]
     rows: list[list[Entry]] = []
     for target, run in targets if kept else ():
         row: list[Entry] = [power(target["flops"])]
@@ -103,12 +106,20 @@ def next_table(evidence: Evidence) -> Table:
         row: list[Entry] = [count(chosen["params"]), count(chosen["tokens"])]
         row += [tidy(chosen[name]) for name in others]
         rows.append([*row, str(chosen["runs"]), power(chosen["cost"])])
-    head = ["Params", "Tokens", *others, "Runs", "Cost of each"]
+    head = ["Params", "Tokens", *others, "Runs", "FLOPs of each"]
     return Table(title="The next runs", head=head, rows=rows)
 
 
 def _targets(evidence: Evidence) -> list[Mapping[str, Any]]:
     return list(evidence.plan["targets"]) if evidence.plan else []
+
+
+def _tells(name: str, target: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+    """Whether a fact of a run is there, and not the compute of the target once more."""
+    found = _value(run.get(name))
+    return bool(found) and not (
+        name.startswith("flops") and abs(float(found or 0) / target["flops"] - 1) < 1e-3
+    )
 
 
 def _value(fact: Any) -> float | None:

@@ -1,0 +1,138 @@
+"""The ways to the optimal size beside one another: Approaches 1, 2 and 3."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from scaling.analysis.approaches import Allocation
+from scaling.analysis.evidence import Evidence
+from scaling.analysis.report.exhibits.titles import title
+from scaling.analysis.report.panels import (
+    Marker,
+    Panel,
+    Series,
+    count,
+    linear_axis,
+    log_axis,
+    named_axis,
+    power,
+    tidy,
+)
+
+STYLES: dict[str, tuple[str, Marker]] = {"1": ("rival-1", "square"), "2": ("rival-2", "diamond")}
+BEYOND = 10.0
+"""The lines are drawn so many times beyond the largest compute, as the frontier is."""
+
+
+class Way(NamedTuple):
+    """An exponent of the optimal size in compute, with its 90% interval where there is one.
+
+    `allocation` has the points and lines; IsoFLOP parabolas have none, since the frontier shows
+    their minima.
+    """
+
+    name: str
+    exponent: float
+    interval: Sequence[float] | None
+    role: str
+    marker: Marker
+    allocation: Allocation | None
+
+
+def ways(evidence: Evidence) -> list[Way]:
+    """Every way to the exponent that the runs allow: Approaches 1 and 2, and 3, the law."""
+    found = []
+    for allocation in evidence.allocations:
+        number, _, how = allocation.approach.removeprefix("Approach ").partition(" ")
+        role, marker = STYLES.get(number, ("predicted", "circle"))
+        line = allocation.params
+        name = f"{number}: {how.strip('()')}"
+        found.append(Way(name, line.exponent, line.interval, role, marker, allocation))
+    measured = ((evidence.law or {}).get("isoflop") or {}).get("params_exponent")
+    if measured:
+        ends = measured.get("interval_90")
+        found.append(Way("2: parabolas", measured["value"], ends, "rival-3", "diamond-open", None))
+    return sorted(found, key=lambda way: way.name[0])
+
+
+def panels(evidence: Evidence) -> list[Panel]:
+    """Optimal size and tokens per parameter by each approach, and the exponents with intervals."""
+    found = ways(evidence)
+    lines = [way for way in found if way.allocation]
+    if len(lines) < 2:
+        return []
+    fitted = [float(row["flops"]) for row in evidence.fitted]
+    flops = np.geomspace(min(fitted), BEYOND * max(fitted), 40)
+    x = log_axis(title(evidence, "flops"), flops.tolist(), write=power)
+    size, data = title(evidence, "params"), title(evidence, "tokens_per_parameter")
+    drawn = []
+    for words, y_title, write in (("size", size, count), ("data", data, tidy)):
+        series = [mark for way in lines for mark in _series(way, flops, words)]
+        drawn.append(
+            Panel(
+                title=f"Optimal {words}",
+                x=x,
+                y=log_axis(y_title, [value for mark in series for value in mark.y], write=write),
+                series=series,
+                beyond=max(fitted),
+            )
+        )
+    return [*drawn, _exponents(found)]
+
+
+def absent(evidence: Evidence) -> str:
+    """Why there are no panels."""
+    if not evidence.law:
+        return "No law has been fitted yet (law.json is not there): nothing to set side by side."
+    if evidence.target != "loss":
+        return f"This is a law of {evidence.target}: it has no optimal size."
+    return (
+        "Fewer than two of Approaches 1 (along training curves), 2 (across sizes at one compute) "
+        "and 3 (the law) lead to an optimal size here, so there is nothing to compare."
+    )
+
+
+def _series(way: Way, flops: np.ndarray, words: str) -> list[Series]:
+    allocation = way.allocation
+    assert allocation
+    of_size = words == "size"
+    at = allocation.params.at(flops) if of_size else allocation.tokens_per_parameter(flops)
+    line = Series(x=flops.tolist(), y=at.tolist(), role=way.role, label=way.name)
+    if way.name.startswith("3"):
+        return [line]
+    points = allocation.points
+    y = points["params"] if of_size else points["tokens"] / points["params"]
+    marks = Series(
+        x=points["flops"].tolist(),
+        y=y.tolist(),
+        shape="points",
+        role=way.role,
+        marker=way.marker,
+        small=True,
+    )
+    return [line, marks]
+
+
+def _exponents(found: Sequence[Way]) -> Panel:
+    values = [end for way in found for end in (way.exponent, *(way.interval or ()))]
+    room = 0.08 * (max(values) - min(values)) or 0.05
+    series = [
+        Series(
+            x=[way.exponent],
+            y=[-index],
+            x_low=[way.interval[0]] if way.interval else None,
+            x_high=[way.interval[1]] if way.interval else None,
+            shape="points",
+            role=way.role,
+            marker=way.marker,
+            hover=[f"{way.name}: {way.exponent:.3f}"],
+        )
+        for index, way in enumerate(found)
+    ]
+    return Panel(
+        title="Exponent of the size",
+        x=linear_axis("Exponent in compute (90%)", min(values) - room, max(values) + room),
+        y=named_axis("", [way.name for way in found]),
+        series=series,
+    )
