@@ -18,7 +18,7 @@ EARLY = 0.1
 """This share of a run's evaluations, from its start, is left out of the second step."""
 NO_LOSS = 1e-9
 """A loss of next to nothing, whose logarithm there is: there every answer is right."""
-BOOTSTRAP = 500
+BOOTSTRAP = 1000
 LEVEL = 0.9
 MEAN = 5.852
 
@@ -52,7 +52,7 @@ def trailing(values: np.ndarray) -> np.ndarray:
 def finals(table: Table, task: str) -> Runs:
     """Step 1: each run's size, tokens, and bits per byte at its end."""
     ends = []
-    for name in dict.fromkeys(table["run"]):
+    for name in sorted(set(table["run"])):
         run = where(table, table["run"] == name)
         ends.append((run["params"][-1], run["tokens"][-1], run[f"{task}_bpb"][-LAST:].mean()))
     params, tokens, bits = np.array(ends).T
@@ -62,7 +62,7 @@ def finals(table: Table, task: str) -> Runs:
 def along(table: Table, task: str) -> Runs:
     """Step 2: bits per byte and accuracy along all runs, and the point that no loss is no error."""
     bits, right, series = [np.array([NO_LOSS])], [np.array([1.0])], ["no loss"]
-    for name in dict.fromkeys(table["run"]):
+    for name in sorted(set(table["run"])):
         run = where(table, table["run"] == name)
         first = math.ceil(EARLY * len(run["run"]))
         bits.append(trailing(run[f"{task}_bpb"][first:]))
