@@ -1,6 +1,7 @@
 """The study in six pictures, each drawn from the record of its section."""
 
 import functools
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from scaling.analysis.report.figures import SCALE, STYLE, save
+from scaling.analysis.report import figures
+from scaling.analysis.report.figures import SCALE
 
 HERE = Path(__file__).resolve().parent
 Record = Mapping[str, Any]
@@ -22,6 +24,7 @@ INK, MUTED, BLUE, ORANGE, GREEN, PINK, GOLD = (
     "#333333", "#767676", "#0072B2", "#D55E00", "#009E73", "#B85C8E", "#B37A00",
 )  # fmt: skip
 LEVELS = (10.0, 20.0, 50.0, 100.0)
+STYLE = {**figures.STYLE, "text.parse_math": True}
 WIDTH = 7.2  # inches: a page between its margins
 
 
@@ -40,7 +43,15 @@ def panels(across: int, *, down: int = 1, height: float = 2.9) -> Iterator[tuple
         yield figure, figure.subplots(down, across)
         figure.draw_without_rendering()
     # Notebooks know figures of pyplot alone, which would keep every one of them in memory.
-    setattr(figure, "_repr_png_", functools.partial(save, figure, "png"))  # noqa: B010
+    setattr(figure, "_repr_png_", functools.partial(png, figure))  # noqa: B010
+
+
+def png(figure: Figure) -> bytes:
+    """A figure's file; the same figure gives the same bytes."""
+    picture = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(picture, format="png")
+    return picture.getvalue()
 
 
 def chinchilla(of: Record) -> Figure:
@@ -372,6 +383,6 @@ def draw(folder: Path = HERE) -> list[Path]:
             continue
         path = folder / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(save(picture(record(name, folder / "records")), "png"))
+        path.write_bytes(png(picture(record(name, folder / "records"))))
         drawn.append(path)
     return drawn
