@@ -119,7 +119,7 @@ class Evidence:
         Approach 1 goes along the checkpoints of a run where the law's file says which rows are
         those, else along the ends of the runs.
         """
-        runs = self._fitted_runs()
+        runs = self.runs
         if runs is None or self.law is None:
             return []
         law = self.law
@@ -135,20 +135,25 @@ class Evidence:
                 found.append(way())
         return found
 
-    def _fitted_runs(self) -> Runs | None:
+    @property
+    def of_checkpoints(self) -> bool:
+        """Whether the law's file says of which run each of its rows is a checkpoint."""
+        return bool(self.fitted) and all(row.get("series") is not None for row in self.fitted)
+
+    @functools.cached_property
+    def runs(self) -> Runs | None:
         """The runs of the law's file as a table, None where they lack a size, tokens or compute."""
         rows = self.fitted
         if self.target != "loss" or not rows or min(min(_numbers(row)) for row in rows) <= 0:
             return None
         params, tokens, flops, loss = np.array([_numbers(row) for row in rows], np.float64).T
-        series = [row.get("series") for row in rows]
         return Runs(
             run_id=tuple(str(row["run_id"]) for row in rows),
             params=params,
             tokens=tokens,
             flops=flops,
             loss=loss,
-            series=None if None in series else tuple(map(str, series)),
+            series=tuple(str(row["series"]) for row in rows) if self.of_checkpoints else None,
         )
 
     def measured(self) -> list[Run]:

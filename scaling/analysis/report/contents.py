@@ -110,6 +110,8 @@ def _checked(make: Callable[[Evidence], list[Panel]]) -> Callable[[Evidence], li
     def panels(evidence: Evidence) -> list[Panel]:
         found = make(evidence)
         for panel in found:
+            if panel.scale is not None and panel.scale.low <= 0:
+                raise ValueError("a number is none of a logarithm")
             for series in panel.series:
                 _check(series)
         return found

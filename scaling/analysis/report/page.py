@@ -146,7 +146,8 @@ def _body(evidence: Evidence, found: Contents) -> str:
 
 
 def _command(text: str) -> str:
-    return f"<p><code>{_safe(text)}</code></p>"
+    words = " ".join(f"<span>{_safe(word)}</span>" for word in text.split(" "))
+    return f"<p><code>{words}</code></p>"
 
 
 def _list(title: str, texts: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ ROLES = {
 }
 RIVALS = tuple(role for role in ROLES if role.startswith("rival"))
 MOST_DECADES = 7
+NEAR = 0.1
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Shape = Literal["line", "points", "band"]
@@ -139,9 +140,17 @@ class Panel:
 
     @property
     def falls(self) -> bool:
-        """Whether what is drawn ends in the lower half, so that words have room above."""
-        lines = [series for series in self.series if series.shape == "line" and series.y]
-        return bool(lines) and self.y.place(lines[0].y[-1]) < 0.5
+        """Whether words at `beyond` have more room above what is drawn there than below."""
+        if self.beyond is None:
+            return False
+        at = self.x.place(self.beyond)
+        near = [
+            self.y.place(y)
+            for series in self.series
+            for x, y in zip(series.x, series.y, strict=True)
+            if abs(self.x.place(x) - at) < NEAR
+        ]
+        return bool(near) and sum(near) / len(near) < 0.5
 
 
 def describe(panel: Panel) -> str:

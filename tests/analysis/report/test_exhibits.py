@@ -129,8 +129,8 @@ def test_approaches_are_lines_through_their_points_and_the_law_has_its_own_expon
     assert of["3: chinchilla"].exponent == pytest.approx(closed)
     points = next(series for series in size.series if series.marker == "square")
     slope, middle = np.polyfit(np.log(points.x), np.log(points.y), 1)
-    assert of["1: hull"].exponent == pytest.approx(slope)
-    line = labelled(size, "1: hull")
+    assert of["1: hull of ends"].exponent == pytest.approx(slope)
+    line = labelled(size, "1: hull of ends")
     np.testing.assert_allclose(line.y, np.exp(middle) * np.array(line.x) ** slope)
     ratio = labelled(data, "3: chinchilla")
     np.testing.assert_allclose(

@@ -47,7 +47,8 @@ def ways(evidence: Evidence) -> list[Way]:
         number, _, how = allocation.approach.removeprefix("Approach ").partition(" ")
         role, marker = STYLES.get(number, ("predicted", "circle"))
         line = allocation.params
-        name = f"{number}: {how.strip('()')}"
+        along_ends = number == "1" and allocation.rows is not None and not evidence.of_checkpoints
+        name = f"{number}: {how.strip('()')}{' of ends' if along_ends else ''}"
         found.append(Way(name, line.exponent, line.interval, role, marker, allocation))
     measured = ((evidence.law or {}).get("isoflop") or {}).get("params_exponent")
     if measured:

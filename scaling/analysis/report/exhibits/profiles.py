@@ -66,8 +66,11 @@ def open_ends(entry: Mapping[str, Any]) -> str:
 
 
 def _panel(name: str, entry: Mapping[str, Any], threshold: float, y: Axis) -> Panel:
-    x, rise = _smooth(entry["profile"]["x"], entry["profile"]["rise"])
     low, high = entry.get("interval_95") or (None, None)
+    # Where the interval ends the rise is known as well, and the profile's own points may lie far.
+    known = dict(zip(entry["profile"]["x"], entry["profile"]["rise"], strict=True))
+    known |= {end: threshold for end in (low, high) if end is not None}
+    x, rise = _smooth(*zip(*sorted(known.items()), strict=True))
     x, rise = _below(x, rise, HEIGHT * threshold)
     axis = _axis(name_of(name, entry), x)
     ends = [axis.low if low is None else low, axis.high if high is None else high]

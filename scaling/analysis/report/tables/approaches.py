@@ -1,11 +1,13 @@
 """Approaches 1, 2 and 3 in numbers: exponents with intervals, and the optimum each would plan."""
 
-from scaling.analysis.approaches import disagreement
+from scaling.analysis.approaches import Allocation, disagreement
 from scaling.analysis.evidence import Evidence
+from scaling.analysis.holdout import budgets_of
 from scaling.analysis.report.exhibits.approaches import ways
 from scaling.analysis.report.exhibits.frontier import planned_runs
 from scaling.analysis.report.panels import count, power, tidy
 from scaling.analysis.report.tables.table import Cell, Entry, Table, between
+from scaling.runs import Runs
 
 
 def approach_table(evidence: Evidence) -> Table:
@@ -28,8 +30,7 @@ def approach_table(evidence: Evidence) -> Table:
         each, tokens = way.allocation, way.allocation.tokens
         row += [f"{tokens.exponent:.3f}", count(float(each.params.at(flops)))]
         row += [tidy(float(each.tokens_per_parameter(flops)))]
-        apart = bool(law and disagreement([each, law]))
-        rows.append([*row, _verdict(apart, itself=each is law, alone=law is None)])
+        rows.append([*row, _verdict(evidence, each, law)])
     head = [
         "Approach", "Size exponent", "90%", "Data exponent", f"Size at {power(flops)}",
         "Tokens/param", "Beside the law",
@@ -40,9 +41,19 @@ def approach_table(evidence: Evidence) -> Table:
     )
 
 
-def _verdict(apart: bool, *, itself: bool, alone: bool) -> Entry:
-    if alone:
+def _verdict(evidence: Evidence, way: Allocation, law: Allocation | None) -> Entry:
+    """Whether a way agrees with the law; of the ways that a fit warns of, and no others."""
+    if law is None:
         return Cell("the law has no optimum")
-    if itself:
+    if way is law:
         return Cell("it is the law")
-    return "disagrees" if apart else "agrees"
+    if way.approach.startswith("Approach 1") and not evidence.of_checkpoints:
+        return Cell("these rows are no checkpoints: most ends of runs say little of the best size")
+    if way.approach.startswith("Approach 2") and evidence.runs and not in_budgets(evidence.runs):
+        return Cell("these runs do not come in budgets that are clear of one another")
+    return "disagrees" if disagreement([way, law]) else "agrees"
+
+
+def in_budgets(runs: Runs) -> bool:
+    """Whether the runs come in budgets, as those of Approach 2 should."""
+    return budgets_of(runs) is not None

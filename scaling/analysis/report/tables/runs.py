@@ -91,7 +91,8 @@ def fitted_table(evidence: Evidence) -> Table:
 
 
 def lost_table(evidence: Evidence) -> Table:
-    """Runs that diverged, failed or were left out of the fit, each with its reason."""
+    """Runs that diverged, failed or were left out of the fit, with the reason; those that share
+    one stand in one row."""
     lost = [[r.run_id, r.status, r.reason or ""] for r in evidence.records if r.status != "ok"]
     known = {row[0] for row in lost}
     for dropped in (evidence.law or {}).get("dropped") or []:
@@ -100,11 +101,19 @@ def lost_table(evidence: Evidence) -> Table:
     lost += [
         [run_id, "unfinished", "it has metrics but no record"] for run_id in evidence.unfinished
     ]
+    shared: dict[tuple[str, str], list[str]] = {}
+    for run_id, status, reason in lost:
+        shared.setdefault((status, reason), []).append(run_id)
+    rows = [
+        [", ".join(names), str(len(names)), status, reason]
+        for (status, reason), names in shared.items()
+    ]
+    head = ["Run", "How many", "Status", "Reason"]
     return Table(
         title="Runs without a part in the fit",
-        head=["Run", "Status", "Reason"],
-        rows=lost,
-        wordy=["Reason"],
+        head=head,
+        rows=rows,
+        wordy=["Run", "Status", "Reason"],
     )
 
 
