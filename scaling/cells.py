@@ -101,8 +101,8 @@ def branch_steps(cell: ConfigDict) -> int | None:
 def trunk_content(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a trunk is, of the plain identity of any run that leaves it: all but its end."""
     optimizer = {k: v for k, v in content["optimizer"].items() if k != "cooldown_fraction"}
-    rest = {key: value for key, value in content.items() if key != "budget"}
-    return rest | {"optimizer": optimizer}
+    budget = {"unique_tokens": content["budget"]["unique_tokens"]}
+    return {**content, "optimizer": optimizer, "budget": budget}
 
 
 def size_of(cell: ConfigDict) -> sizes.Size:
@@ -237,6 +237,7 @@ def _check(cell: ConfigDict) -> None:
         "batch_tokens": cell.batch_tokens,
         "budget.flops": cell.budget.flops,
         "budget.tokens": cell.budget.tokens,
+        "budget.unique_tokens": cell.budget.unique_tokens,
         "objective.mean_span_tokens": cell.objective.mean_span_tokens,
         **{f"optimizer.{key}": optimizer[key]
            for key in ("learning_rate", "vector_learning_rate", "clip_norm", "cooldown_fraction",
@@ -283,6 +284,12 @@ def _check(cell: ConfigDict) -> None:
 
 def _check_shape(cell: ConfigDict) -> None:
     model, needed = cell.model, ATTENTION[cell.objective.name]
+    unique = cell.budget.unique_tokens
+    if unique is not None and unique < model.context_tokens:
+        raise ConfigError(
+            f"budget.unique_tokens {unique} is less than one window of {model.context_tokens} "
+            "tokens; use more"
+        )
     if cell.batch_tokens % model.context_tokens:
         raise ConfigError(
             f"batch_tokens {cell.batch_tokens} is not a multiple of model.context_tokens "

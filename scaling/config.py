@@ -63,10 +63,12 @@ def default() -> ConfigDict:
     config.parameterization.base_depth = placeholder(int)
     config.parameterization.base_head_width = placeholder(int)
 
-    # Either the compute or the tokens of the run; the other follows.
+    # Either the compute or the tokens of the run; the other follows. With unique_tokens only so
+    # much of the corpus is seen, again and again.
     config.budget = ConfigDict()
     config.budget.flops = placeholder(float)
     config.budget.tokens = placeholder(int)
+    config.budget.unique_tokens = placeholder(int)
     config.batch_tokens = placeholder(int)
     config.precision = "float32"
 

@@ -16,7 +16,7 @@ from scaling.data import shards
 from scaling.records import Record
 from scaling.train.loop import Stopped
 from scaling.train.program import TrainState
-from scaling.workshop import Workshop
+from scaling.workshop import Workshop, seen_of
 
 
 class Branch(NamedTuple):
@@ -176,11 +176,12 @@ def _measured(cell: ConfigDict, outcome: Outcome) -> _Measured:
         return _Measured(values, dict.fromkeys(values, lost))
     shape, architecture = cells.size_of(cell), cells.architecture_of(cell)
     tokens, seconds = cell.budget.tokens, outcome.train_seconds
+    unique = min(tokens, seen_of(cell) or tokens)
     counted, peak = flops_counted(cell, tokens=tokens), peak_flops(cell)
     values |= {
         "tokens": tokens,
-        "unique_tokens": tokens,
-        "epochs": 1.0,
+        "unique_tokens": unique,
+        "epochs": tokens / unique,
         "flops_6nd": float(counts.flops_6nd(shape, architecture, tokens=tokens)),
         "flops_counted": counted,
         "loss": outcome.evaluation.loss,

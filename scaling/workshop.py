@@ -27,6 +27,12 @@ def run_id(cell: ConfigDict) -> str:
     return f"w{cell.model.width:03d}-{flops}-s{cell.seed}-{digest}"
 
 
+def seen_of(cell: ConfigDict) -> int | None:
+    """The tokens that a run sees again and again, in whole windows; None where none comes twice."""
+    unique, context = cell.budget.unique_tokens, cell.model.context_tokens
+    return None if unique is None else unique // context * context
+
+
 class Workshop:
     """Tokenized data and compiled programs of one work directory, each made on first use."""
 
@@ -64,18 +70,21 @@ class Workshop:
           ConfigError: the corpus has fewer tokens than the cell's budget.
         """
         windows = self._windows(cell, "train")
+        unique = seen_of(cell)
         stream = loader.TrainStream(
             windows,
             batch_windows=cell.batch_tokens // cell.model.context_tokens,
             seed=cell.seed,
             corrupt=self._corruption(cell),
+            repeated=None if unique is None else unique // windows.context,
         )
-        available = stream.steps * cell.batch_tokens
-        needed = cell.budget.tokens if tokens is None else tokens
+        available = (windows.count if unique else stream.steps * stream.rows) * windows.context
+        needed = unique or (cell.budget.tokens if tokens is None else tokens)
         if needed > available:
             raise configs.ConfigError(
-                f"{run_id(cell)} needs {needed} tokens, the corpus has {available} for "
-                "training and none is used twice; use a wider model or a smaller budget"
+                f"{run_id(cell)} needs {needed} tokens, the corpus has {available} for training "
+                "and none is used twice; use a wider model or a smaller budget, or repeat some "
+                "with budget.unique_tokens"
             )
         return stream
 

@@ -137,6 +137,16 @@ def test_a_finished_run_is_not_trained_again(workshop: Workshop) -> None:
     assert run.run(cell, workshop, watch=killed_at(0)) == record
 
 
+def test_a_run_on_repeated_text_says_how_much_is_unique_and_how_often_it_came(
+    workshop: Workshop,
+) -> None:
+    record = run.run(tiny_cell("budget.unique_tokens=1925"), workshop, watch=ignore)
+    assert (record.tokens, record.unique_tokens, record.epochs) == (3840, 1920, 2.0)
+    assert record.loss != run.run(tiny_cell(), workshop, watch=ignore).loss
+    with pytest.raises(configs.ConfigError, match=r"needs 9999\d+ tokens, the corpus has \d+"):
+        run.run(tiny_cell("budget.unique_tokens=99999872"), workshop, watch=ignore)
+
+
 def test_a_run_that_diverges_is_recorded_with_its_reason(workshop: Workshop) -> None:
     record = run.run(tiny_cell("optimizer.learning_rate=1e38"), workshop, watch=ignore)
     assert record.status == "diverged"

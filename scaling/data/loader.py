@@ -1,5 +1,7 @@
 """Token files to batches: batch t is a pure function of (seed, t), so resuming needs no replay."""
 
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,7 +49,8 @@ class Windows:
 
 
 class TrainStream:
-    """Shuffled windows, each used at most once."""
+    """Shuffled windows, each used at most once; or `repeated` of them in epochs without end, each
+    epoch in an order of its own."""
 
     def __init__(
         self,
@@ -56,11 +59,13 @@ class TrainStream:
         batch_windows: int,
         seed: int,
         corrupt: Corruption | None = None,
+        repeated: int | None = None,
     ) -> None:
         self._windows, self._seed, self._corrupt = windows, seed, corrupt
-        self._batch = batch_windows
+        self.rows, self._repeated = batch_windows, repeated
         self._order = np.random.default_rng(seed).permutation(windows.count)
-        self.steps = windows.count // batch_windows
+        self.steps = sys.maxsize if repeated else windows.count // batch_windows
+        self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
     def batch(self, step: int, *, rows: slice = slice(None)) -> Batch:
         """Batch number `step`, counted from 0, or those `rows` of it.
@@ -72,9 +77,24 @@ class TrainStream:
             raise IndexError(
                 f"batch {step} asked of a stream of {self.steps}; no window is used twice"
             )
-        numbers = np.arange(step * self._batch, (step + 1) * self._batch)[rows]
-        batch = self._windows.batch(self._order[numbers])
+        numbers = np.arange(step * self.rows, (step + 1) * self.rows)[rows]
+        if self._repeated is None:
+            chosen = self._order[numbers]
+        else:
+            epochs, places = np.divmod(numbers, self._repeated)
+            chosen = np.array(
+                [
+                    self._epoch(int(epoch))[place]
+                    for epoch, place in zip(epochs, places, strict=True)
+                ]
+            )
+        batch = self._windows.batch(chosen)
         return _corrupted(batch, self._corrupt, seed=self._seed, numbers=numbers)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """The windows that are repeated, the first in the order of a stream without repeats."""
+        chosen = self._order[: self._repeated]
+        return np.random.default_rng((self._seed, epoch)).permutation(chosen) if epoch else chosen
 
 
 def evaluation(

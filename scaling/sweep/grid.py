@@ -22,6 +22,8 @@ from scaling.cells import architecture_of, cell_of, resolve
 from scaling.config import ConfigError, override
 
 SEEDS = 10_000
+LENGTHS = ("budget.flops", "budget.tokens")
+"""Cells that differ in these alone can share a trunk."""
 Overrides = Mapping[str, Any]
 Grid = Sequence[Overrides]
 
@@ -95,7 +97,7 @@ def cells(config: ConfigDict, grid: Grid) -> list[ConfigDict]:
     for overrides in grid:
         cell = with_overrides(config, overrides)
         if "seed" not in overrides:
-            own = {k: v for k, v in overrides.items() if not k.startswith("budget.")}
+            own = {k: v for k, v in overrides.items() if k not in LENGTHS}
             key = repr(sorted(own.items())) if config.sweep.trunks else str(len(numbers))
             number = numbers.setdefault(key, len(numbers) + 1)
             if number >= SEEDS:

@@ -113,6 +113,21 @@ def test_a_batch_depends_on_seed_and_number_alone_and_no_window_comes_twice(fold
         one.batch(one.steps)
 
 
+def test_repeated_windows_come_once_an_epoch_each_epoch_in_an_order_of_its_own(
+    folder: Path,
+) -> None:
+    windows = loader.Windows(folder / "train.npy", context=CONTEXT)
+    once = loader.TrainStream(windows, batch_windows=3, seed=5)
+    stream = loader.TrainStream(windows, batch_windows=3, seed=5, repeated=4)
+    rows = np.concatenate([stream.batch(step)["tokens_BT"] for step in range(8)])
+    epochs = [sorted(map(tuple, part.tolist())) for part in rows.reshape(6, 4, CONTEXT)]
+    assert all(epoch == epochs[0] for epoch in epochs)
+    first = np.concatenate([once.batch(step)["tokens_BT"] for step in range(2)])[:4]
+    np.testing.assert_array_equal(rows[:4], first)
+    assert len({tuple(part.reshape(-1).tolist()) for part in rows.reshape(6, 4, CONTEXT)}) > 1
+    np.testing.assert_array_equal(stream.batch(1)["tokens_BT"], rows[3:6])
+
+
 @pytest.mark.parametrize("corrupt", CORRUPTIONS)
 def test_some_rows_of_a_batch_are_those_rows_of_the_whole(
     folder: Path, corrupt: loader.Corruption | None
