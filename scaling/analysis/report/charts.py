@@ -18,7 +18,7 @@ THEMES: dict[str, dict[str, Any]] = {
         "quiet": "#57606a",
         "grid": "#e3e6ea",
         "ground": "#ffffff",
-        "beyond": "rgba(110,118,129,0.09)",
+        "beyond": "rgba(110,118,129,0.12)",
         **ROLES,
     },
     "dark": {
@@ -26,7 +26,7 @@ THEMES: dict[str, dict[str, Any]] = {
         "quiet": "#9aa4b0",
         "grid": "#2c333d",
         "ground": "#161b22",
-        "beyond": "rgba(150,160,175,0.10)",
+        "beyond": "rgba(150,160,175,0.13)",
         **ROLES,
         "ink": "#c3cad3",
         "muted": "#929aa5",
@@ -82,16 +82,10 @@ def chart(panel: Panel) -> dict[str, Any]:
         if series.tag
     ]
     shapes = []
-    if panel.beyond is not None and panel.beyond < panel.x.high:
+    if panel.extrapolates:
         shapes.append(
             {"type": "rect", "xref": "x", "yref": "paper", "x0": panel.beyond, "x1": panel.x.high}
             | {"y0": 0, "y1": 1, "fillcolor": "@beyond", "line": {"width": 0}, "layer": "below"}
-        )
-        annotations.append(
-            {"text": "beyond the runs", "xref": "x", "yref": "paper", "showarrow": False}
-            | {"x": math.log10(panel.beyond), "xanchor": "left"}
-            | ({"y": 0.98, "yanchor": "top"} if panel.falls else {"y": 0.02, "yanchor": "bottom"})
-            | {"textangle": -90, "font": {"size": 11, "color": "@quiet"}}
         )
     layout = {
         "xaxis": _axis(panel.x),

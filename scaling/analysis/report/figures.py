@@ -19,7 +19,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series, log_ticks
+from scaling.analysis.report.panels import BEYOND, ROLES, Axis, Panel, Scale, Series, log_ticks
 
 MARKERS = {
     "circle": "o",
@@ -116,19 +116,9 @@ def _draw_panel(panel: Panel, axes: Axes, *, letters: int, noted: bool) -> None:
     ).set_in_layout(False)
     for axis, letter in ((panel.x, "x"), (panel.y, "y")):
         _set_axis(axis, axes, letter, letters=letters)
-    if panel.beyond is not None and panel.beyond < panel.x.high:
-        axes.axvspan(panel.beyond, panel.x.high, color="#f3f3f3", zorder=0, linewidth=0)
-        axes.annotate(
-            "beyond the runs",
-            (panel.beyond, 0.98 if panel.falls else 0.02),
-            xytext=(2, 0),
-            fontsize=6.5,
-            rotation=90,
-            va="top" if panel.falls else "bottom",
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            color="#666666",
-        )
+    if panel.beyond is not None and panel.extrapolates:
+        ends = panel.beyond, panel.x.high
+        axes.axvspan(*ends, color="#eeeeee", zorder=0, linewidth=0, label=BEYOND)
     for order, series in enumerate(panel.series, 2):
         _draw_series(series, axes, panel.scale, order)
 

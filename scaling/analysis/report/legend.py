@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scaling.analysis.report.charts import SPANS, THEMES
 from scaling.analysis.report.figures import scale_colours
-from scaling.analysis.report.panels import ROLES, Panel, Scale, Series
+from scaling.analysis.report.panels import BEYOND, ROLES, Panel, Scale, Series
 
 SIGNS = {
     "circle": "●",
@@ -28,6 +28,9 @@ def legend(panels: Sequence[Panel]) -> str:
         named |= {series.label: series for series in panel.series if series.label not in named}
     named.pop("", None)
     entries = [f"<li>{_key(series)}{html.escape(label)}</li>" for label, series in named.items()]
+    if any(panel.extrapolates for panel in panels):
+        key = '<span class="key band" style="color:var(--quiet)" aria-hidden="true"></span>'
+        entries.append(f"<li>{key}{BEYOND}</li>")
     scales = {panel.scale for panel in panels if not any(s.tag for s in panel.series)}
     entries += [_bar(scale) for scale in scales if scale is not None]
     return f'<ul class="legend">{"".join(entries)}</ul>' if entries else ""

@@ -27,7 +27,7 @@ ROLES = {
 }
 RIVALS = tuple(role for role in ROLES if role.startswith("rival"))
 MOST_DECADES = 7
-NEAR = 0.1
+BEYOND = "Beyond the runs"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Shape = Literal["line", "points", "band"]
@@ -139,18 +139,8 @@ class Panel:
     notes: Sequence[str] = ()
 
     @property
-    def falls(self) -> bool:
-        """Whether words at `beyond` have more room above what is drawn there than below."""
-        if self.beyond is None:
-            return False
-        at = self.x.place(self.beyond)
-        near = [
-            self.y.place(y)
-            for series in self.series
-            for x, y in zip(series.x, series.y, strict=True)
-            if abs(self.x.place(x) - at) < NEAR
-        ]
-        return bool(near) and sum(near) / len(near) < 0.5
+    def extrapolates(self) -> bool:
+        return self.beyond is not None and self.beyond < self.x.high
 
 
 def describe(panel: Panel) -> str:

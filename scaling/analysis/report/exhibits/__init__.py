@@ -41,7 +41,7 @@ EXHIBITS = {
     "frontier": Exhibit(
         panels=frontier.panels,
         caption="The fitted law at its compute-optimal sizes, with the 90% interval from the "
-        "bootstrap. The grey region lies beyond the runs that were fitted.",
+        "bootstrap. The grey region lies beyond the compute of the runs that were fitted.",
         absent=frontier.absent,
     ),
     "approaches": Exhibit(

@@ -37,7 +37,7 @@ def cell(value: Any, *, write: Callable[[Any], str], why: str) -> Entry:
 def between(
     interval: Sequence[float] | None,
     *,
-    write: Callable[[float], str] = "{:.4f}".format,
+    write: Callable[[float], str] = lambda end: f"{end:.4f}".replace("-", "−"),
     why: str = "no interval was computed",
 ) -> Entry:
     """An interval in words, `low to high`."""
