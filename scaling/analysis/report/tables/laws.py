@@ -106,7 +106,8 @@ def proof_table(evidence: Evidence) -> Table:
     if found.get("polish_gain") is not None:
         gain = found["polish_gain"]
         reading = "the two solvers agree" if gain < AGREED else "of the objective; kept"
-        add("Gained by a second solver", percent(100 * gain), reading)
+        shown = percent(100 * gain) if gain >= AGREED else "nothing"
+        add("Gained by a second solver", shown, reading)
     if found.get("gradient_norm") is not None:
         add("Gradient there", tidy(found["gradient_norm"]), "norm; zero at a minimum")
     condition = identifiability(evidence).get("condition")
