@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from scaling.analysis.report.figures import SPAN, scale_colours
-from scaling.analysis.report.panels import ROLES, Axis, Panel, Scale, Series
+from scaling.analysis.report.panels import DENSE, ROLES, Axis, Panel, Scale, Series
 
 STEPS = 32
 DIGITS = 6
@@ -180,7 +180,8 @@ def _traces(series: Series, scale: Scale | None) -> list[dict[str, Any]]:
                 "width": 0 if series.small else 4,
             }
     size = {"star": 10, "circle-open": 13, "diamond": 9, "diamond-open": 9}.get(series.marker, 8)
-    border: dict[str, Any] = {"width": 2 if series.marker.endswith("open") else 0.6}
+    rim = 0.6 if len(series.x) <= DENSE else 0
+    border: dict[str, Any] = {"width": 2 if series.marker.endswith("open") else rim}
     if not series.marker.endswith("open"):
         border |= {"color": "@ground"}
     marker = {"symbol": series.marker, "color": colours, "size": 5 if series.small else size}

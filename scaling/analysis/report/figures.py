@@ -19,7 +19,16 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
-from scaling.analysis.report.panels import BEYOND, ROLES, Axis, Panel, Scale, Series, log_ticks
+from scaling.analysis.report.panels import (
+    BEYOND,
+    DENSE,
+    ROLES,
+    Axis,
+    Panel,
+    Scale,
+    Series,
+    log_ticks,
+)
 
 MARKERS = {
     "circle": "o",
@@ -189,7 +198,9 @@ def _draw_series(series: Series, axes: Axes, scale: Scale | None, order: int) ->
     else:
         _draw_intervals(series, axes, colours[0], order)
         hollow = series.marker.endswith("open")
-        area = 9.0 if series.small else {"star": 36.0, "circle-open": 36.0}.get(series.marker, 18.0)
+        dense = len(series.x) > DENSE
+        area = {"star": 36.0, "circle-open": 36.0}.get(series.marker, 18.0)
+        area = (5.0 if dense else 9.0) if series.small else area
         axes.scatter(
             series.x,
             series.y,
@@ -198,7 +209,7 @@ def _draw_series(series: Series, axes: Axes, scale: Scale | None, order: int) ->
             zorder=order + 0.5,
             facecolors="none" if hollow else colours,
             edgecolors=colours if hollow else "white",
-            linewidths=1.1 if hollow else 0.4,
+            linewidths=1.1 if hollow else 0.0 if dense else 0.4,
             label=series.label,
         )
     if series.tag:

@@ -28,6 +28,8 @@ ROLES = {
 RIVALS = tuple(role for role in ROLES if role.startswith("rival"))
 MOST_DECADES = 7
 BEYOND = "Beyond the runs"
+DENSE = 500
+"""More points of one series stand without a rim, which would cover the others."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Shape = Literal["line", "points", "band"]

@@ -1,5 +1,6 @@
 """Loss while training, against tokens and compute, and the envelope of all runs."""
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -124,7 +125,9 @@ def _ways(evidence: Evidence) -> list[Series]:
     for rows in groups.values():
         rows = sorted(rows, key=lambda row: float(row["flops"]))
         x, y = [row["flops"] for row in rows], [row["loss"] for row in rows]
-        found += [Series(x=x, y=y, shade=rows[0]["params"])] if len(rows) > 1 else []
+        text = f"{html.escape(str(rows[0]['series']))}<br>{count(rows[0]['params'])} parameters"
+        line = Series(x=x, y=y, shade=rows[0]["params"], hover=[text] * len(x))
+        found += [line] if len(rows) > 1 else []
     return found
 
 
@@ -144,7 +147,7 @@ def _finals(evidence: Evidence, runs: Sequence[Run], scale: Scale) -> Panel:
         title=f"{title_of} against training compute",
         x=log_axis(title(evidence, "flops"), [run.flops for run in runs], write=power),
         y=y,
-        series=[*ways, marks, *_optima(evidence, [(run.flops, run.loss) for run in runs])],
+        series=[*(ways or [marks]), *_optima(evidence, [(run.flops, run.loss) for run in runs])],
         scale=scale,
         notes=above([run.loss for run in runs], y),
     )
