@@ -26,6 +26,8 @@ SIGNIFICANT = 0.05
 """Chance of a warning where the law holds, shared by the tests of one kind."""
 MOVED = 0.01
 """A smaller change of an exponent is not worth a warning."""
+FEW_SERIES = 2
+"""Series for each parameter and one more, from which intervals by series were found to hold."""
 Trends = Mapping[str, Mapping[str, float | None]]
 
 
@@ -79,6 +81,7 @@ def doubts(fit: Fit, found: Mapping[str, Any]) -> list[str]:
         *_basins(fit),
         *_flops(fit.runs),
         *_of_one(fit),
+        *_few_series(fit),
     ]
 
 
@@ -103,7 +106,8 @@ def _trend(regressor: Array, residuals: Array, jacobian: Array) -> dict[str, flo
     x = regressor - regressor.mean()
     own = x - q @ (q.T @ x)
     rest = residuals - q @ (q.T @ residuals)
-    if freedom < 1 or own @ own < 1e-10 * (x @ x) or rest @ rest < residuals.size * LEAST_SIZE**2:
+    explained = own @ own <= max(1e-10 * (x @ x), 1e-20 * (regressor @ regressor))
+    if freedom < 1 or explained or rest @ rest < residuals.size * LEAST_SIZE**2:
         return nothing
     slope = float(own @ rest / (own @ own))
     left = rest - slope * own
@@ -243,7 +247,7 @@ def _outliers(fit: Fit) -> list[str]:
 
 def _named(runs: Runs, found: Outliers, which: NDArray[np.bool_]) -> str:
     named = [
-        f"{runs.run_id[row]} (by {math.expm1(excess):.1%})"
+        f"{runs.run_id[row]} (by {abs(math.expm1(excess)):.1%})"
         for row, excess in zip(found.rows[which], found.excess[which], strict=True)
     ]
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""
@@ -378,4 +382,16 @@ def _of_one(fit: Fit) -> list[str]:
             ("tokens", "lengths", fit.runs.tokens),
         )
         if name not in fit.problem.form.inputs and np.ptp(x) == 0
+    ]
+
+
+def _few_series(fit: Fit) -> list[str]:
+    """Checkpoints of so few runs that drawing whole runs says little of what other runs say."""
+    n, p = len(set(fit.runs.series or ())), int(fit.free.sum())
+    if n in (0, len(fit.residuals)) or n >= FEW_SERIES * (p + 1):
+        return []
+    return [
+        f"{n} series of checkpoints are few for the intervals of {p} parameters: with fewer than "
+        f"{FEW_SERIES * (p + 1)} a nominal 90% interval may hold 80%; train more runs, or stop "
+        "some early"
     ]

@@ -211,7 +211,7 @@ def try_law(
             _resampled(
                 problem,
                 theta[at, cut],
-                Penalty(deltas[at, cut], asymmetry),
+                Penalty(float(deltas[at, cut]), asymmetry),
                 train=weights * cuts.train[ways[at], cut],
                 test=weights * cuts.test[cut],
             )
@@ -245,7 +245,10 @@ def _fit(problem: Problem, trained: Mask, delta: float | None, asymmetry: float)
     levels = np.round(np.log(ends.value[order] + ALIKE**2), 4)
     kinds = np.sort(np.unique(levels, return_index=True)[1])[: STARTS // 4]
     pool = np.concatenate([ends.theta[order[kinds]], own])
-    squares = _residuals(problem, pool) ** 2
+    # Always as many, so that what is compiled for one table serves the next.
+    same_size = np.concatenate([ends.theta[order[np.resize(kinds, STARTS // 4)]], own])
+    squares = _residuals(problem, same_size) ** 2
+    squares = np.concatenate([squares[: len(kinds)], squares[STARTS // 4 :]])
     first = np.argsort(squares @ trained.T.astype(np.float64), axis=0, kind="stable")[:STARTS].T
     each = first.shape[1]
 
