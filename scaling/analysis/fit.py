@@ -56,11 +56,12 @@ def fit(
     `intervals` names how resamples are made (`scaling.analysis.intervals.resample`); None chooses:
     by series where rows are checkpoints of runs, by whole runs where there are ten or more per
     parameter, else by residuals. Of the last: on synthetic IsoFLOP grids of 4 budgets x 5 sizes
-    with 0.3, 0.5 and 1% noise, 500 draws each, the 90% intervals held alpha, beta, E, the loss and
+    with 0.3, 1 and 2% noise, 400 draws each, the 90% intervals held alpha, beta, E, the loss and
     the optimal size at 3 times the largest budget, and one more run there, in 88 to 92% of the
-    draws. All this is where the law holds. Where a trend warning says that it does not, residual
-    intervals are too narrow: on the 240 runs of Hoffmann et al. read off by Besiroglu et al. 2024,
-    whose residuals trend, the standard error of alpha is 0.0085, and 0.0154 by whole runs.
+    draws (experiments/2026-11-24-coverage, with the other methods). All this is where the law
+    holds. Where a trend warning says that it does not, residual intervals are too narrow: on the
+    240 runs of Hoffmann et al. read off by Besiroglu et al. 2024, whose residuals trend, the
+    standard error of alpha is 0.0085, and 0.0154 by whole runs.
 
     Trends: `diagnostics.trend` tests whether log params, log flops or its square
     (`flops_curvature`) would lower the residuals if it were added to the law. It is a score test:

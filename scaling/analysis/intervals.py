@@ -59,8 +59,7 @@ def resample(
     - seeds: fitted values plus normal noise, its deviation pooled over runs of the same inputs, and
       itself drawn with the degrees of freedom that these leave.
 
-    Each refit's deviation is that of its residuals over the degrees of freedom left. Where rows are
-    drawn w times, p parameters take p x sum w^2 / sum w of sum w.
+    Each refit's deviation is that of its residuals over the degrees of freedom left: see `_taken`.
 
     Raises:
       FitError: the runs do not allow the method.
@@ -73,12 +72,13 @@ def resample(
     starts = [best.theta] if best.second_theta is None else [best.theta, best.second_theta]
     target: Array | None = None
     weights: Array | None = None
+    of = np.arange(rows)
     if method == "residual":
         scales = np.sqrt((rows - p) / rng.chisquare(rows - p, samples))
         drawn = rng.choice(residuals, (samples, rows)) * math.sqrt(rows / (rows - p))
         target, spreads = fitted + drawn * scales[:, None], spread * scales
     elif method == "case":
-        weights, spreads = _counts(rng, np.arange(rows), samples), np.empty(0)
+        weights, spreads = _counts(rng, of, samples), np.empty(0)
     elif method == "series":
         if series is None or len(set(series)) < p + 1:
             found = "no series" if series is None else f"{len(set(series))} series"
@@ -106,7 +106,7 @@ def resample(
         theta = np.where(second[:, None], refits[1].theta, theta)
     if weights is not None:
         left = problem.target - problem.linked(theta)
-        taken = p * (weights**2).sum(axis=1) / weights.sum(axis=1)
+        taken = _taken(problem.jacobian(best.theta)[:, free], residuals, weights, of)
         freedom = np.maximum(weights.sum(axis=1) - taken, 1)
         spreads = np.sqrt((weights * left**2).sum(axis=1) / freedom)
     return Resampled(theta, spreads, method)
@@ -144,3 +144,31 @@ def _counts(rng: np.random.Generator, of: NDArray[np.intp], samples: int) -> Arr
     groups = int(of.max()) + 1
     drawn = rng.multinomial(groups, np.full(groups, 1 / groups), samples).astype(np.float64)
     return drawn[:, of]
+
+
+def _taken(jacobian: Array, residuals: Array, weights: Array, of: NDArray[np.intp]) -> Array:
+    """How many of the sum of its weights each resample's parameters take [samples].
+
+    Rows of weight w and derivatives J, whose noise has the covariance s^2 R, leave a weighted sum
+    of squares of s^2 (sum w - trace((J'wJ)^-1 J'w R wJ)). R is one within a row, and within a
+    series (`of` each row) the correlation that the residuals show; without series that is p x sum
+    w^2 / sum w for rows alike.
+    """
+    p, groups = jacobian.shape[1], int(of.max()) + 1
+    unit = jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300)
+    counts, shared = np.bincount(of), 0.0
+    pairs = float((counts * (counts - 1)).sum())
+    if pairs and residuals.any():
+        sums = np.bincount(of, residuals)
+        products = float(sums @ sums - residuals @ residuals) / pairs
+        shared = float(np.clip(products / np.mean(residuals**2), 0, 1))
+    each = np.einsum("rp,rq->rpq", unit, unit).reshape(len(unit), p * p)
+    summed = np.zeros((groups, p))
+    np.add.at(summed, of, unit)
+    together = np.einsum("gp,gq->gpq", summed, summed).reshape(groups, p * p)
+    of_groups = np.zeros((len(weights), groups))
+    of_groups[:, of] = weights
+    noisy = (1 - shared) * (weights**2 @ each) + shared * (of_groups**2 @ together)
+    inner = np.linalg.pinv((weights @ each).reshape(-1, p, p), rcond=1e-12, hermitian=True)
+    found: Array = np.einsum("spq,sqp->s", inner, noisy.reshape(-1, p, p))
+    return found
