@@ -28,6 +28,8 @@ STEPS = 80
 QUIET = 3
 """A problem is solved when so many steps in a row have brought next to nothing."""
 NEXT_TO_NOTHING = 1e-9
+MANY_STARTS, EARLY_STEPS = 512, 16
+"""From more starts than these most are on a common path to few ends before so many steps."""
 THIN_ROWS = 512
 """Tables longer than this are searched on so many of their rows, and refined on all."""
 TINY = 1e-300
@@ -154,15 +156,18 @@ class Problem:
         return Solved(*(np.concatenate(columns) for columns in zip(*ends, strict=True)))
 
     def search(self, starts: Array, penalty: Penalty, *, weights: Array | None = None) -> Solved:
-        """Solve from every start; on a long table first on some of its rows, then on all from each
-        end that is not another's."""
+        """Solve from every start; where they are many first a little, and on a long table first on
+        some of its rows, then to the end from each place that is not another's."""
         rows = len(self.target)
-        if rows <= 2 * THIN_ROWS:
+        if rows > 2 * THIN_ROWS:
+            order = np.lexsort([self.target, *self.logs.values()])
+            keep = order[np.linspace(0, rows - 1, THIN_ROWS).astype(int)]
+            some = None if weights is None else weights[keep]
+            first = self.rows(keep).search(starts, penalty, weights=some)
+        elif len(starts) > MANY_STARTS:
+            first = self.solve(starts, penalty, weights=weights, steps=EARLY_STEPS)
+        else:
             return self.solve(starts, penalty, weights=weights)
-        order = np.lexsort([self.target, *self.logs.values()])
-        keep = order[np.linspace(0, rows - 1, THIN_ROWS).astype(int)]
-        thin = self.rows(keep)
-        first = thin.solve(starts, penalty, weights=None if weights is None else weights[keep])
         kinds = _alike(first)
         ends = self.solve(first.theta[kinds.representatives], penalty, weights=weights)
         return Solved(ends.theta[kinds.of], ends.value[kinds.of])
