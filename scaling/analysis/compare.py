@@ -130,8 +130,9 @@ def compare(
     that the last cut spans), at those cuts that can spare them. The best of these is taken where it
     lowers the score by more than two standard errors.
 
-    Choice: the law with the fewest parameters that is within one standard error of the best, the
-    rule of Breiman et al. 1984, section 3.4.3; of several, the one with the least score. A law on
+    Choice: of the laws within one standard error of the best, those that have a floor and are of
+    more than one input, if any, and of them the one with the fewest parameters (the rule of Breiman
+    et al. 1984, section 3.4.3); of several, the one with the least score. A law on
     whose best fit no two starts agree is not chosen.
 
     Where there are too few runs to hold any out, `chosen` is Chinchilla's law with one exponent, or
@@ -248,7 +249,11 @@ def _choose(
         return trial.log_score - least.log_score, error
 
     near = [law for law in sound if behind(law)[0] <= behind(law)[1]]
-    chosen = min(near, key=lambda law: (_size(law), sound[law].log_score))
+    # A loss has a floor, and compute alone does not tell size from data: a law without either has
+    # to be better, not merely as good.
+    whole = [law for law in near if _whole(law)]
+    chosen = min(whole or near, key=lambda law: (_size(law), sound[law].log_score))
+    passed_over = any(_size(law) < _size(chosen) for law in near)
     entries = [_entry(runs, plan, law, one) | {"within": law in near} for law, one in tried.items()]
     entries.sort(key=lambda entry: entry["score"])
     nothing = dict.fromkeys(entries[0])
@@ -259,7 +264,13 @@ def _choose(
         laws=tuple(entries),
         subset=_subset(runs, plan, tried[chosen]),
         chosen=chosen,
-        why=_why(chosen, best, sound[chosen].log_score, sound[best].log_score),
+        why=_why(
+            chosen,
+            best,
+            sound[chosen].log_score,
+            sound[best].log_score,
+            among=" that has a floor and tells size from data" if passed_over else "",
+        ),
         method=method,
         n_runs=len(runs),
     )
@@ -269,16 +280,23 @@ def _size(law: str) -> int:
     return len(form_of(law).names)
 
 
-def _why(chosen: str, best: str, score: float, least: float) -> str:
+def _whole(law: str) -> bool:
+    """Whether a law has a floor, and is of more than one thing."""
+    form = form_of(law)
+    return len(form.inputs) > 1 and any(p.unit == "nats per token" for p in form.parameters)
+
+
+def _why(chosen: str, best: str, score: float, least: float, *, among: str) -> str:
     found = f"{chosen} ({_size(chosen)} parameters)"
     if chosen == best:
         return (
             f"{found} is the least wrong about larger runs, by {math.exp(score):.2%} of the loss, "
-            "and no law of fewer parameters comes within a standard error of it"
+            f"and no law{among} of fewer parameters comes within a standard error of it"
         )
     return (
         f"{found}, wrong about larger runs by {math.exp(score):.2%} of the loss, is the simplest "
-        f"law within a standard error of {best} ({_size(best)} parameters, {math.exp(least):.2%})"
+        f"law{among} within a standard error of {best} ({_size(best)} parameters, "
+        f"{math.exp(least):.2%})"
     )
 
 

@@ -373,7 +373,7 @@ def _trained(law: Law, runs: Runs | None) -> Mapping[str, Any]:
     residuals = law.diagnostics["residuals"]
     found = {
         name: [entry[name] for entry in residuals]
-        for name in ("params", "tokens", "flops")
+        for name in dict.fromkeys((*names, "params", "tokens", "flops"))
         if all(entry.get(name) is not None for entry in residuals)
     }
     lacking = [n for n in names if n not in (*found, "tokens_per_parameter")]

@@ -139,7 +139,11 @@ class Form:
         given = {name: x.reshape((1,) * (rank - x.ndim) + x.shape) for name, x in given.items()}
         with jax.enable_x64(True):
             linked = np.asarray(_predict(values, given, form=self))
-        return np.exp(linked) if self.link == "log" else linked
+        if self.link != "log":
+            return linked
+        # Far from its runs a law may predict what no float holds.
+        with np.errstate(over="ignore"):
+            return np.exp(linked)
 
 
 @functools.partial(jax.jit, static_argnames="form")

@@ -13,6 +13,10 @@ from scaling.runs import Runs
 
 # Huber's constant: 95% as efficient as least squares under normal noise (Holland and Welsch 1977).
 EFFICIENT = 1.345
+DEPENDENT = 1e-6
+"""Derivatives, each scaled to length one, whose least singular value is below this depend on each
+other but for rounding."""
+TRIED = 8
 
 
 def form_of(law: str) -> Form:
@@ -66,13 +70,14 @@ def check(runs: Runs, problem: Problem) -> None:
     """Refuse runs that cannot tell the parts of the law apart.
 
     Raises:
-      FitError: an input of fewer than three values, or that follows from another; compute of one
-        size; a target that does not vary.
+      FitError: an input of too few values for the law, usually three, or that follows from
+        another; compute of one size; a target that does not vary.
     """
     form, n = problem.form, len(runs)
     for name in form.inputs:
-        distinct = np.unique(runs.column(name))
-        if distinct.size < 3:
+        distinct = np.exp(np.unique(np.round(problem.logs[name], 9)))
+        shared = len(form.inputs) > 1 and distinct.size == 2 and _independent(problem)
+        if distinct.size < 3 and not shared:
             values = " and ".join(f"{value:.6g}" for value in distinct)
             more = {"params": "sizes", "tokens": "lengths"}.get(name, f"values of {name}")
             raise FitError(
@@ -102,6 +107,20 @@ def check(runs: Runs, problem: Problem) -> None:
             f"all {n} runs have {form.target} {runs.column(form.target)[0]:.6g}; a law needs a "
             f"{form.target} that varies, so check the column"
         )
+
+
+def _independent(problem: Problem) -> bool:
+    """Whether the derivatives by the parameters span as many directions as there are parameters,
+    at some start of the law: an input of two values is enough where parameters are shared."""
+    starts = problem.starts()
+    for theta in starts[np.linspace(0, len(starts) - 1, TRIED).astype(int)]:
+        jacobian = problem.jacobian(theta)
+        sizes = np.linalg.norm(jacobian, axis=0)
+        if np.isfinite(sizes).all() and (sizes > 0).all():
+            least = np.linalg.svd(jacobian / sizes, compute_uv=False)[-1]
+            if least > DEPENDENT:
+                return True
+    return False
 
 
 def _alike(problem: Problem) -> list[tuple[str, str]]:

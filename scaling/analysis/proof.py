@@ -13,6 +13,8 @@ from scaling.analysis.solver import Penalty, Problem, Solved
 
 SAME = 1e-6
 """Values within this share of each other are the same."""
+LEADING, LONG, TURNS = 31, 400, 4
+"""So many ends go on for so many steps, at most so often, where the second solver gains."""
 LEAST_SIZE = 1e-8
 """Below this, residuals are rounding."""
 LEAST_NOISE = 1e-9
@@ -47,12 +49,24 @@ def best_of(
     """The best end of a search, polished by a second solver."""
     order = np.argsort(ends.value)
     theta, value = ends.theta[order[0]], float(ends.value[order[0]])
-    polished = polish(problem, theta, penalty, free=free)
-    gain = 0.0
-    if polished.value[0] < value:
-        gain = 1 - float(polished.value[0]) / value
-        theta, value = polished.theta[0], float(polished.value[0])
-    relative = ends.value[order] / max(value, 1e-300) - 1
+    ended, places, values = value, ends.theta.copy(), ends.value.copy()
+    leaders = order[:LEADING]
+    for _ in range(TURNS):
+        polished = polish(problem, theta, penalty, free=free)
+        before, gained = value, polished.value[0] < value
+        if gained:
+            theta, value = polished.theta[0], float(polished.value[0])
+        if value >= before * (1 - SAME):
+            break
+        # The search stopped too early: the leading ends go on, and the polished one with them.
+        leading = np.concatenate([theta[None], places[leaders]])
+        further = problem.solve(leading, penalty, free=free, steps=LONG)
+        places[leaders], values[leaders] = further.theta[1:], further.value[1:]
+        if further.value.min() < value:
+            theta, value = further.theta[further.value.argmin()], float(further.value.min())
+    gain = 0.0 if ended <= 0 else 1 - value / ended
+    order = np.argsort(values)
+    relative = values[order] / max(value, 1e-300) - 1
     # Two starts that end on one value, apart from the best, have found a basin; a lone value is
     # unfinished.
     agreed = np.abs(np.diff(relative)) <= SAME * (1 + relative[1:])
@@ -63,9 +77,9 @@ def best_of(
         theta=theta,
         value=value,
         starts=len(order),
-        share_best=float(np.mean(ends.value <= value * (1 + SAME) + LEAST_SIZE**2)),
+        share_best=float(np.mean(values <= value * (1 + SAME) + LEAST_SIZE**2)),
         second_basin_gap=None if second is None else float(relative[second]),
-        second_theta=None if second is None else ends.theta[order[second]],
+        second_theta=None if second is None else places[order[second]],
         polish_gain=gain,
     )
 

@@ -75,10 +75,8 @@ class Problem:
 
     def linked(self, theta: Array) -> Array:
         """The linked prediction of each run [runs], or of each row of `theta` [batch, runs]."""
-        one: Any = functools.partial(_linked, form=self.form)
         with jax.enable_x64(True):
-            batched = jax.vmap(one, (0, None, None)) if theta.ndim == 2 else one
-            return np.asarray(batched(theta, dict(self.logs), dict(self.means)))
+            return np.asarray(_predicted(theta, dict(self.logs), dict(self.means), form=self.form))
 
     def jacobian(self, theta: Array) -> Array:
         """Derivatives of the linked prediction by the solver's coordinates [runs, parameters]."""
@@ -190,6 +188,18 @@ def _linked(
 ) -> jax.Array:
     found = form.linked(form.raw(theta, means), logs)  # type: ignore[arg-type]
     return jnp.broadcast_to(found, next(iter(logs.values())).shape)
+
+
+@functools.partial(jax.jit, static_argnames="form")
+def _predicted(
+    theta: jax.Array, logs: Mapping[str, jax.Array], means: Mapping[str, jax.Array], *, form: Form
+) -> jax.Array:
+    one = functools.partial(_linked, form=form)
+    return (
+        jax.vmap(one, (0, None, None))(theta, logs, means)
+        if theta.ndim == 2
+        else one(theta, logs, means)
+    )
 
 
 @functools.partial(jax.jit, static_argnames="form")

@@ -66,9 +66,12 @@ class Runs:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know of these rows before a law is fitted to them."""
-        left = [f"{run_id} ({reason})" for run_id, reason in self.dropped]
-        were = "1 run was" if len(left) == 1 else f"{len(left)} runs were"
-        out = [f"{were} left out: {at(left)}"] if left else []
+        by_reason: dict[str, list[str]] = {}
+        for run_id, reason in self.dropped:
+            by_reason.setdefault(reason, []).append(run_id)
+        left = "; ".join(f"{at(ids)} ({reason})" for reason, ids in by_reason.items())
+        were = "1 run was" if len(self.dropped) == 1 else f"{len(self.dropped)} runs were"
+        out = [f"{were} left out: {left}"] if left else []
         return (*self.notes, *out, *doubts(self))
 
     def column(self, name: str) -> Array:

@@ -89,6 +89,19 @@ def test_tables_that_cannot_tell_the_parts_of_a_law_apart_are_refused(known, law
         check(changed, problem_of(changed, LAWS[law]))
 
 
+def test_two_values_are_enough_where_the_law_shares_its_parameters(known):
+    runs = known.runs(noise=0.005)
+    tokens = runs.params * np.where(np.arange(20) % 3, 20.0, 320.0)
+    two = dataclasses.replace(runs, tokens=tokens, flops=6 * runs.params * tokens)
+    check(two, problem_of(two, LAWS["over_training"]))
+    one = dataclasses.replace(two, tokens=20 * two.params, flops=120 * two.params**2)
+    with pytest.raises(FitError, match=r"all 20 runs have tokens_per_parameter = 20; .*three"):
+        check(one, problem_of(one, LAWS["over_training"]))
+    sizes = dataclasses.replace(runs, params=np.where(np.arange(20) % 3, 5e4, 1e5))
+    with pytest.raises(FitError, match=r"params = 50000 and 100000; .*three"):
+        check(sizes, problem_of(sizes, LAWS["chinchilla"]))
+
+
 def test_columns_that_are_not_there_or_have_no_logarithm_are_refused(known):
     runs = known.runs()
     with pytest.raises(BadTable, match="no column width"):

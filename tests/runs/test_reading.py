@@ -69,7 +69,7 @@ def test_a_folder_of_records_loads_by_either_path_and_drops_what_did_not_finish(
             "loss": "nats per token",
         }
         (warning,) = runs.warnings
-        assert warning.startswith("2 runs were left out: c (diverged: loss 1e9 at step 3), d (")
+        assert warning.startswith("2 runs were left out: c (diverged: loss 1e9 at step 3); d (")
 
 
 def test_records_bring_what_laws_use_and_the_shape_of_the_model(tmp_path):
@@ -327,7 +327,7 @@ def test_rows_with_an_empty_cell_or_that_are_not_finished_are_left_out_by_name(s
         ("row 5", "crashed"), ("row 7", "loss is empty"), ("row 9", "running"),
     ]  # fmt: skip
     assert runs.warnings == (
-        "3 runs were left out: rows 5 (crashed), 7 (loss is empty), 9 (running)",
+        "3 runs were left out: row 5 (crashed); row 7 (loss is empty); row 9 (running)",
     )
 
 
