@@ -3,13 +3,17 @@
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import hypothesis
 import pytest
 
-USER_ENVIRONMENT: Mapping[str, str] = MappingProxyType(dict(os.environ))
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+USER_ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {name: value for name, value in os.environ.items() if name != CACHE}
+)
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
@@ -23,8 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
             "start pytest without the plugin that imports it (-p no:NAME)"
         )
     os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-    # A compile cache shared between sessions would hide a slow or a failing compilation.
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    # What one process of the session has compiled, the others need not; a cache shared between
+    # sessions would hide a slow or a failing compilation.
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="compiled-")
+        config.add_cleanup(folder.cleanup)
+        os.environ[CACHE] = folder.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
     # Tests run in several processes at once: a thread pool in each would fight over the same cores.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     if re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr")):

@@ -133,8 +133,8 @@ def test_a_second_fit_finds_what_the_first_compiled(
 ) -> None:
     (tmp_path / "runs.csv").write_text(CSV)
     environment = user_environment | {
-        "XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_ENABLE_COMPILATION_CACHE": "true",
-    }  # fmt: skip
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     command = [
         sys.executable, "-m", "scaling", "fit", str(tmp_path / "runs.csv"), "--bootstrap=20",
         "--columns=loss=final", f"--out={tmp_path}", "--overwrite",

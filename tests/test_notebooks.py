@@ -15,7 +15,7 @@ TINY = [
     "batch_tokens=128",
     "study.budgets_flops=(6e8,1.2e9,2.4e9)",
     "study.widths=((16,24,32),(16,24,32),(16,24,32))",
-    "study.target_flops=8e9",
+    "study.target_flops=4e9",
     "study.bootstrap_samples=100",
 ]
 

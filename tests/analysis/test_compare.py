@@ -167,7 +167,9 @@ def test_the_fit_of_auto_is_the_fit_of_what_was_chosen_with_the_comparison(monke
     assert [run["run_id"] for run in law.dropped] == [f"run-{i}" for i in range(6)]
     assert law.comparison == found.to_json()
     assert found.warnings[0] in law.warnings
-    assert any(text.startswith("6 runs were left out: run-0, run-1, run-2") for text in law.warnings)
+    assert any(
+        text.startswith("6 runs were left out: run-0, run-1, run-2") for text in law.warnings
+    )
     assert Law.from_json(law.to_json()).comparison == law.comparison
 
 

@@ -32,10 +32,12 @@ json.dump({"hits": lookups.hits, "misses": lookups.misses,
 
 
 def compile_in_a_process(folder: Path, *, enabled: str = "true") -> dict[str, Any]:
+    # The session's own cache is no user's.
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM, str(folder)],
         capture_output=True, text=True, timeout=120, check=True,
-        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": enabled},
+        env=environment | {"JAX_ENABLE_COMPILATION_CACHE": enabled},
     )  # fmt: skip
     # Loading a program compiled for another processor would be told here.
     assert done.stderr == ""
@@ -57,10 +59,14 @@ def test_a_second_process_finds_the_program_and_computes_the_same_bits(tmp_path:
 
 @pytest.fixture
 def enabled() -> Iterator[None]:
-    before = jax.config.values["jax_enable_compilation_cache"]
-    jax.config.update("jax_enable_compilation_cache", True)
+    """As a user's process starts: a cache may be opened, and none is yet."""
+    wanted = {"jax_enable_compilation_cache": True, "jax_compilation_cache_dir": None}
+    before = {name: jax.config.values[name] for name in wanted}
+    for name, value in wanted.items():
+        jax.config.update(name, value)
     yield
-    jax.config.update("jax_enable_compilation_cache", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 @pytest.mark.usefixtures("enabled")
