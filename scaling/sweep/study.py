@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from scaling import counts, sizes
-from scaling.analysis.fit import fit
+from scaling.analysis.fit import AUTO, fit
 from scaling.analysis.fitted import Law
 from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
@@ -88,8 +88,8 @@ def check(config: ConfigDict) -> None:
     law, samples, target = (
         config.study[key] for key in ("law", "bootstrap_samples", "target_flops")
     )
-    if law not in LAWS:
-        raise ConfigError(f"study.law is {law!r}; use one of {', '.join(LAWS)}")
+    if law not in (AUTO, *LAWS):
+        raise ConfigError(f"study.law is {law!r}; use {AUTO}, or one of {', '.join(LAWS)}")
     if samples < LEAST_SAMPLES:
         raise ConfigError(f"study.bootstrap_samples is {samples}; use {LEAST_SAMPLES} at least")
     if target is not None and not 0 < target < math.inf:
