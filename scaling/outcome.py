@@ -64,11 +64,13 @@ def evaluator(
     _, manifest = workshop.data(cell)
     split = manifest.splits["validation"]
 
-    def asked() -> None:
-        if stop():
-            raise Stopped("stopped while it was measured, as it was told")
-
     def evaluate(state: TrainState, limit: int | None) -> list[Evaluation]:
+        def asked() -> None:
+            if stop():
+                done = int(np.max(np.asarray(state.step)))
+                steps = cell.budget.tokens // cell.batch_tokens
+                raise Stopped(f"stopped after step {done} of {steps}, while it was measured")
+
         batches = workshop.validation(cell, limit=limit)
         found = program.evaluate(state.params, batches, between=asked)
         return [

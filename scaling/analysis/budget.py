@@ -208,7 +208,8 @@ def budget_of(
     machine = None
     if chips is None:
         asked = {"--device": device_name, "--hours": hours, "--mfu": utilization,
-                 "--price": price_per_hour}  # fmt: skip
+                 "--price": price_per_hour, "--peak_flops": peak_flops,
+                 "--memory_bytes": memory_bytes}  # fmt: skip
         for flag, value in asked.items():
             if value is not None:
                 raise PlanError(f"{flag} needs a machine; say how many chips with --chips=64")

@@ -270,6 +270,11 @@ def _choose(
             sound[chosen].log_score,
             sound[best].log_score,
             among=" that has a floor and tells size from data" if passed_over else "",
+            unproven=sorted(
+                law
+                for law, one in tried.items()
+                if law not in sound and one.taken.log_score < sound[best].log_score
+            ),
         ),
         method=method,
         n_runs=len(runs),
@@ -286,17 +291,23 @@ def _whole(law: str) -> bool:
     return len(form.inputs) > 1 and any(p.unit == "nats per token" for p in form.parameters)
 
 
-def _why(chosen: str, best: str, score: float, least: float, *, among: str) -> str:
+def _why(
+    chosen: str, best: str, score: float, least: float, *, among: str, unproven: Sequence[str]
+) -> str:
     found = f"{chosen} ({_size(chosen)} parameters)"
+    aside = (
+        f" ({', '.join(unproven)} scored better, on fits that no two starts agree on)"
+        if unproven else ""
+    )  # fmt: skip
     if chosen == best:
         return (
             f"{found} is the least wrong about larger runs, by {math.exp(score):.2%} of the loss, "
-            f"and no law{among} of fewer parameters comes within a standard error of it"
+            f"and no law{among} of fewer parameters comes within a standard error of it{aside}"
         )
     return (
         f"{found}, wrong about larger runs by {math.exp(score):.2%} of the loss, is the simplest "
         f"law{among} within a standard error of {best} ({_size(best)} parameters, "
-        f"{math.exp(least):.2%})"
+        f"{math.exp(least):.2%}){aside}"
     )
 
 

@@ -81,6 +81,9 @@ def fit(
             runs, delta=delta, asymmetry=asymmetry, intervals=intervals, bootstrap=bootstrap,
             seed=seed,
         )  # fmt: skip
+    for name, value in (("delta", delta), ("asymmetry", asymmetry)):
+        if value is not None and not value > 0:
+            raise FitError(f"{name} is {value}; give a number over 0")
     form = form_of(law)
     n, p = len(runs), len(form.names) - len(fixed or {})
     check_count(runs, form, p)

@@ -22,6 +22,8 @@ def assumptions(form: Form, budget: Budget) -> list[str]:
             f"FLOPs count the {budget.inference_tokens:.4g} tokens that the model will read and "
             "write in its life too, at 2 params each (Sardana et al. 2024)"
         )
+        if budget.hours is not None and budget.flops is None:
+            found.append("hours are those of training: answers count where FLOPs are limited too")
     machine = budget.machine
     if machine is not None:
         found.append(

@@ -80,9 +80,10 @@ def plan(
 
     `budget` holds the limits of every target; each of `flops` is one of its own. For each of
     `losses` the plan is the cheapest way there within the limits, `by` FLOPs, or by time (the
-    default where a machine is given). `shape_for(params, flops)` gives the model nearest to the
-    optimal `params` for a budget, None where no ladder reaches it. `rates` and `batches` are
-    fitted laws of learning_rate and batch_tokens; without them the rules of `scaling.sizes` hold.
+    default where a machine is given and no answers are counted). `shape_for(params, flops)` gives
+    the model nearest to the optimal `params` for a budget, None where no ladder reaches it. `rates`
+    and `batches` are fitted laws of learning_rate and batch_tokens; without them the rules of
+    `scaling.sizes` hold.
     `next_flops` asks for the runs of so much compute that would make the loss of the first target
     surest, see `scaling.analysis.design.next_runs`.
 
@@ -108,7 +109,8 @@ def plan(
         (dataclasses.replace(budget, flops=float(one)), None) for one in flops
     ]
     asked += [(budget, aim) for aim in aims]
-    by = by or ("flops" if budget.machine is None else "time")
+    # What a model will answer is compute of its life, not time of its training.
+    by = by or ("flops" if budget.machine is None or budget.inference_tokens else "time")
     planner = _Planner(law, by, shape_for, rates, batches)
     targets = [planner.target(*one) for one in asked or [(budget, None)]]
     first = targets[0]["run"] or targets[0] | {

@@ -193,7 +193,8 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     goals.add_argument(
         "--by", choices=("flops", "time"),
-        help="what is cheapest (default: time where a machine is given, else flops)",
+        help="what is cheapest (default: time where there is a machine and no inference, else "
+        "flops)",
     )  # fmt: skip
     goals.add_argument(
         "--next_flops", type=_positive, metavar="FLOPS",

@@ -149,7 +149,7 @@ def _comes_back(cell: ConfigDict, workshop: Workshop) -> bool:
     """Whether the newest step, on the cell's mesh, is what its files hold."""
     folder = checkpoints_of(workshop.workdir)
     raw = read_step(folder / str(newest(workshop.workdir)))
-    identity = run._identity(cell, workshop)
+    identity = run._identity([cell], workshop)
     with Checkpoints(folder, keep=2, identity=identity) as checkpoints:
         found: TrainState | None = checkpoints.restore(workshop.program(cell).abstract_state)
     assert found is not None
