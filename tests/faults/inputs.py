@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -106,17 +106,6 @@ def _as_it_should(record: Record, workdir: Path, *, first: int, bad: int) -> boo
     return finite and told and skipped == list(range(first + 1, last + 1))
 
 
-class StopAfter:
-    """Asks a run to stop after so many dispatches."""
-
-    def __init__(self, dispatches: int) -> None:
-        self._left = dispatches
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left <= 0
-
-
 def moved(count: int, rng: np.random.Generator, root: Path) -> dict[str, Any]:
     """One run over 1, 2, 4, 8 and again 1 devices, stopped at random steps in between."""
     budget = f"budget.tokens={MOVED_STEPS * 128}"
@@ -135,7 +124,7 @@ def moved(count: int, rng: np.random.Generator, root: Path) -> dict[str, Any]:
                 found["restores"] += 1
                 found["bitwise_equal"] += _comes_back(cell, workshop)
             with contextlib.suppress(Stopped):
-                run.run(cell, workshop, watch=ignore, stop=StopAfter(int(until - start)))
+                run.run(cell, workshop, watch=ignore, stop=_asked_for(workshop, int(until)))
         found["data_order_equal"] += workshop.asked == list(range(MOVED_STEPS))
         for ours, theirs in zip(story(workdir), expected, strict=True):
             pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b is not None]
@@ -143,6 +132,11 @@ def moved(count: int, rng: np.random.Generator, root: Path) -> dict[str, Any]:
     return {"chains": count, **found, "worst_relative_difference_of_the_journal": worst,
             "passed": found["bitwise_equal"] == found["restores"] == 4 * count
             and found["data_order_equal"] == count and worst <= 1e-4}  # fmt: skip
+
+
+def _asked_for(workshop: Watched, until: int) -> Callable[[], bool]:
+    """Stops a run that has asked for so many batches, unless they are all."""
+    return lambda: until <= len(workshop.asked) < MOVED_STEPS
 
 
 def _comes_back(cell: ConfigDict, workshop: Workshop) -> bool:
