@@ -7,14 +7,14 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scaling.analysis.budget import Budget
+    from scaling.analysis.chain import Chain
     from scaling.analysis.fitted import Law
-    from scaling.analysis.plan import Aim
 
 
 def fit(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def plan(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from scaling.analysis.evidence import Evidence
-    from scaling.analysis.plan import plan
+    from scaling.analysis.plan import aim_at, plan
     from scaling.analysis.report.terminal import show, visible
     from scaling.config import load
     from scaling.files import write_json
@@ -75,11 +75,13 @@ def plan(options: argparse.Namespace) -> int:
         _refuse_existing(options.out / "plan.json", options)
     law = _law(options.law)
     config = load(options.config, options.overrides).config
+    chain = _chain(options, law)
+    aims = [] if chain is None else [aim_at(chain, score) for score in options.score]
     content = plan(
         law,
         options.flops or (),
         budget=_budget(options, config.corpus.vocabulary),
-        losses=[*(options.loss or ()), *_aims(options, law)],
+        losses=[*(options.loss or ()), *aims],
         by=options.by,
         shape_for=nearest_shape(config),
         rates=None if options.rates is None else _law(options.rates),
@@ -88,7 +90,8 @@ def plan(options: argparse.Namespace) -> int:
     )
     console = Console()
     show(Evidence(plan=content), console)
-    said = [f"The law itself warns: {text}" for text in law.warnings]
+    scored = [] if chain is None else [_score(chain, target) for target in content["targets"]]
+    said = scored + [f"The law itself warns: {text}" for text in law.warnings]
     said += [f"Taken for granted: {text}." for text in content["assumptions"]]
     for target in content["targets"]:
         words = [f"--config.{key}={value}" for key, value in target["overrides"].items()]
@@ -162,20 +165,30 @@ def _critical(text: str | None) -> "float | str | Law | None":
         return text
 
 
-def _aims(options: argparse.Namespace, law: "Law") -> "list[Aim]":
-    """The losses at which a task is done so well."""
+def _chain(options: argparse.Namespace, law: "Law") -> "Chain | None":
+    """The law of the loss and the law of a task, where one is given."""
     from scaling.analysis.chain import Chain
-    from scaling.analysis.plan import aim_at
 
     if (options.task is None) != (options.score is None):
         raise ValueError(
             "--score and --task belong together, as in --score=0.85 --task=LAW.json: the score to "
             "reach, and a law of it that `scaling fit --law=accuracy` made"
         )
-    if options.task is None:
-        return []
-    chain = Chain(loss=law, task=_law(options.task))
-    return [aim_at(chain, score) for score in options.score]
+    return None if options.task is None else Chain(loss=law, task=_law(options.task))
+
+
+def _score(chain: "Chain", target: Mapping[str, Any]) -> str:
+    """What a planned run will score, in words."""
+    run = target["run"]
+    params = run["params"] if run else target["params"]["value"]
+    useful = (run or target)["useful_tokens"]
+    name, task = chain.task.form.target, chain.task.diagnostics["identifiability"]
+    low, high = (float(end) for end in chain.predict_interval(params, useful))
+    doubt = f"; of its law {task['verdict']}" if task["not_identified"] else ""
+    return (
+        f"Predicted {name} {float(chain.predict(params, useful)):.4g} (90% interval {low:.4g} to "
+        f"{high:.4g}){doubt}."
+    )
 
 
 def _law(path: Path) -> "Law":

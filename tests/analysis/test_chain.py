@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from scaling.analysis.chain import Chain, checkpoint_noise
 from scaling.analysis.fit import fit
 from scaling.analysis.fitted import FitError
+from scaling.cli import BAD_INPUT, main
 from scaling.runs import Runs
 
 S, SLOPE, MIDDLE, TOP = -0.75, 1.5, 3.2, 1.0
@@ -182,3 +185,27 @@ def test_an_error_that_falls_with_the_loss_chains_as_well(known):
 def test_a_law_of_size_and_data_is_no_law_of_a_task(chain):
     with pytest.raises(FitError, match="chinchilla is a law of params, tokens"):
         Chain(chain.loss, chain.loss)
+
+
+def test_a_plan_to_a_score_names_the_score_of_its_run_and_refuses_one_beyond_the_ceiling(
+    chain, tmp_path, capsys
+):
+    for name in ("loss", "task"):
+        law = getattr(chain, name).to_json()
+        (tmp_path / f"{name}.json").write_text(json.dumps(law), encoding="utf-8")
+    handler = signal.getsignal(signal.SIGTERM)
+    command = ["plan", str(tmp_path / "loss.json"), f"--task={tmp_path / 'task.json'}",
+               f"--out={tmp_path}"]  # fmt: skip
+    score = float(chain.predict(3e5, 3e7))
+    for asked, code in ((score, 0), (0.9999 * 10, BAD_INPUT)):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, f"--score={asked}", "--overwrite"])
+        assert ended.value.code == code
+    signal.signal(signal.SIGTERM, handler)
+    said = capsys.readouterr()
+    assert "no loss gives accuracy of 9.999" in said.err
+    target = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["targets"][0]
+    run = target["run"]
+    found = float(chain.predict(run["params"], run["tokens"]))
+    assert found == pytest.approx(score, abs=0.01)
+    assert f"Predicted accuracy {found:.4g} (90% interval " in said.out
