@@ -137,7 +137,15 @@ def test_each_packed_run_is_its_twin_after_50_steps(packed: Kept) -> None:
         assert int(packed.state.step[run]) == int(twin.state.step) == STEPS
 
 
-@pytest.mark.parametrize("axes", [{"data": 4}, {"data": 2, "fsdp": 2}, {"fsdp": 4}], ids=str)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        pytest.param({"data": 4}, marks=pytest.mark.slow),
+        {"data": 2, "fsdp": 2},
+        pytest.param({"fsdp": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_packed_and_sharded_runs_have_the_losses_of_packed_ones(
     packed: Kept, axes: Mapping[str, int]
 ) -> None:
