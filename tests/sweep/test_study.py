@@ -235,7 +235,7 @@ def test_a_study_refused_before_its_first_run_leaves_its_work_directory_free(
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("study.law=foo", "use one of chinchilla"),
+        ("study.law=foo", "use auto, or one of chinchilla"),
         ("study.bootstrap_samples=0", "use 100 at least"),
         ("study.target_flops=-1", "use a positive number"),
     ],
