@@ -1,10 +1,9 @@
 """A study from end to end: grid, law, plan, the planned run, verdict, report; each stage made
 once."""
 
-import copy
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from scaling.analysis.plan import RunShape, plan, verdict
 from scaling.analysis.report import write_report
 from scaling.analysis.rules import LAWS
 from scaling.cells import architecture_of, cell_of, resolve, size_of
-from scaling.config import ConfigError, override
+from scaling.config import ConfigError
 from scaling.files import write_json
 from scaling.records import Record
 from scaling.runs import load
-from scaling.sweep.grid import SEEDS
+from scaling.sweep.grid import SEEDS, with_overrides
 from scaling.sweep.launch import launch
 from scaling.workshop import Workshop
 
@@ -109,14 +108,14 @@ def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
     """Rung of the ladder nearest to a number of parameters, with the tokens its budget buys."""
 
     def shape_for(params: float, flops: float) -> RunShape:
-        kind = architecture_of(resolve(_with(config, {"budget.flops": float(flops)})))
+        kind = architecture_of(resolve(with_overrides(config, {"budget.flops": float(flops)})))
         distances = {
             size.width: abs(math.log(counts.parameters(size, kind).total / params))
             for size in sizes.ladder(vocabulary=config.corpus.vocabulary)
         }
         width = min(distances, key=distances.__getitem__)
         overrides = {"model.width": width, "budget.flops": float(flops)}
-        cell = cell_of(_with(config, overrides))
+        cell = cell_of(with_overrides(config, overrides))
         total = counts.parameters(size_of(cell), architecture_of(cell)).total
         return RunShape(params=total, tokens=cell.budget.tokens, overrides=overrides)
 
@@ -125,15 +124,9 @@ def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
 
 def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
     """The resolved cell that a target of plan.json describes: number 0 of its study."""
-    cell = _with(config, target["overrides"])
+    cell = with_overrides(config, target["overrides"])
     cell.seed = config.seed * SEEDS
     return cell_of(cell)
-
-
-def _with(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    changed = copy.deepcopy(config)
-    override(changed, [f"{key}={value!r}" for key, value in overrides.items()])
-    return changed
 
 
 def _sentence(target: dict[str, Any]) -> str:
