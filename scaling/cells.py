@@ -168,16 +168,17 @@ def _fill_model(cell: ConfigDict) -> None:
 
 
 def _fill_training(cell: ConfigDict) -> None:
-    _fill(
-        cell,
-        batch_tokens=max(sizes.TRAINING.batch_tokens, cell.model.context_tokens),
-    )
-    _fill(cell.optimizer, warmup_tokens=sizes.TRAINING.warmup_tokens)
+    rule = sizes.training(cell.model.width)
+    _fill(cell, batch_tokens=max(rule.batch_tokens, cell.model.context_tokens))
+    _fill(cell.optimizer, warmup_tokens=rule.warmup_tokens)
     if cell.optimizer.name == "muon":
+        # A parameterization carries the rates of its base to this width: not twice.
+        if cell.parameterization.name != "standard":
+            rule = sizes.training(cell.parameterization.base_width)
         _fill(
             cell.optimizer,
-            learning_rate=sizes.TRAINING.matrix_rate,
-            vector_learning_rate=sizes.TRAINING.vector_rate,
+            learning_rate=rule.matrix_rate,
+            vector_learning_rate=rule.vector_rate,
         )
         return
     if cell.optimizer.learning_rate is None:

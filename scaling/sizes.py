@@ -1,4 +1,4 @@
-"""The size ladder: width, depth, heads, learning rate, batch and warm-up from one dial, the width.
+"""The size ladder: width, depth, heads, learning rates, batch and warm-up from one dial, the width.
 
 Rungs are widths: multiples of 8 from 16 to 120, then multiples of 64. Everything else follows:
 
@@ -9,6 +9,7 @@ Rungs are widths: multiples of 8 from 16 to 120, then multiples of 64. Everythin
 - feed-forward width = 4 width (Vaswani et al. 2017, section 3.3), squared-ReLU (So et al. 2021).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -103,8 +104,49 @@ class TrainingRule(NamedTuple):
     warmup_tokens: int
 
 
-TRAINING = TrainingRule(matrix_rate=0.01, vector_rate=0.03, batch_tokens=512, warmup_tokens=32_768)
-"""One rule for every width: the Muon update has a spectral norm that follows the shape of its
-matrix, so that one rate serves them all (Bernstein 2024). Tuned at width 40 on 2.5e11 FLOPs, see
-`experiments/2026-11-23-batch-and-rate`. It has been tried from width 16 to 88 alone.
-"""
+TRIED = (16, 88)
+"""The widths at which the rules below have been tried; beyond them they are carried on as the
+literature says, and nobody has measured them here."""
+BATCH_EXPONENT = 2.75 * 0.571
+"""Of the width in the batch: parameters grow as width^2.75 on this ladder, compute-optimal tokens
+as the parameters (Hoffmann et al. 2022), and the best batch as tokens^0.571 (Li et al. 2025, Step
+Law, equation 1)."""
+WARMUP_UPDATES = 64
+
+
+def training(width: int) -> TrainingRule:
+    """How a rung is trained; with g = width/88, and 1 where that is less.
+
+    - matrix_rate = 0.01, of hidden matrices under Muon: its update has a spectral norm that follows
+      the shape of the matrix, so that one rate serves every width (Bernstein 2024). Nor does it
+      move with the budget, as long as that is compute-optimal: along tokens = 20 params the Step
+      Law's rate for Adam falls as params^-0.406, of which 1/width (Yang et al. 2022, table 8) is
+      params^-0.364 and remains params^-0.042.
+    - vector_rate = 0.03/g, of all else under Adam. The tied head sums over the width and has no
+      multiplier in the standard parameterization, so its rate falls as 1/width (Yang et al. 2022,
+      table 3); look-ups and gains could bear more.
+    - batch_tokens = 512 g^1.57 in powers of two, see `BATCH_EXPONENT`. The Step Law's own constant
+      would give six to seven times as many; below the critical batch fewer cost steps, not tokens
+      (McCandlish et al. 2018, equation 2.11).
+    - warmup_tokens = 64 batches: Muon needs little, its updates have one size from the first
+      (Jordan et al. 2024).
+
+    Tuned at width 40 on 2.5e11 FLOPs, see `experiments/2026-11-23-batch-and-rate`; tried at the
+    widths of `TRIED` alone, where nothing changes with the width.
+    """
+    growth = max(1.0, width / TRIED[1])
+    batch_tokens = 512 * 2 ** round(BATCH_EXPONENT * math.log2(growth))
+    return TrainingRule(
+        matrix_rate=0.01,
+        vector_rate=0.03 / growth,
+        batch_tokens=batch_tokens,
+        warmup_tokens=WARMUP_UPDATES * batch_tokens,
+    )
+
+
+def nearest(params: float) -> int:
+    """The width of the rung nearest to a number of parameters, embedding left out: params = 12
+    width^2 depth, with the ladder's depth not rounded."""
+    width = (params * 768**0.75 / 144) ** (1 / 2.75)
+    step = 8 if width < 124 else 64
+    return min(max(round(width / step) * step, SMALLEST_WIDTH), LARGEST_WIDTH)

@@ -157,6 +157,12 @@ class _Planner:
         built = None
         if self.shape_for is not None:
             built = build(law, budget, best, shape_for=self.shape_for, loss=loss, by=self.by)
+            if built is not None and self.batches is None and not budget.chooses_batch:
+                # The rule gives powers of two: those of the rung, which the config will train with.
+                width = built.overrides.get("model.width", sizes.nearest(built.params))
+                batch = float(sizes.training(width).batch_tokens)
+                budget = dataclasses.replace(budget, least_batch_tokens=batch)
+                built = build(law, budget, best, shape_for=self.shape_for, loss=loss, by=self.by)
         flops = float(best.flops) if budget.flops is None else budget.flops
         return {
             "flops": flops,
@@ -187,14 +193,15 @@ class _Planner:
         """The budget with the rule's batch as its least, and where the batch comes from."""
         if budget.batch_tokens is not None:
             return budget, "given"
-        least = float(sizes.TRAINING.batch_tokens)
-        source = "scaling.sizes: one batch for all widths"
+        # The rule's batch follows from the run, and the run a little from the batch.
+        first = self._solve(self.law.values, budget, loss)
+        least, source = 1.0, "scaling.sizes: the batch of its width"
         if self.batches is not None:
-            # The rule's batch follows from the run, and the run a little from the batch.
-            first = self._solve(self.law.values, budget, loss)
-            if np.isfinite(first.params):
-                least = _ruled(self.batches, "batch_tokens", first)
             source = f"fitted {self.batches.law}: {self.batches.form.equation}"
+        if np.isfinite(first.params) and self.batches is not None:
+            least = _ruled(self.batches, "batch_tokens", first)
+        elif np.isfinite(first.params):
+            least = float(sizes.training(sizes.nearest(float(first.params))).batch_tokens)
         if budget.machine is not None:
             source = f"the machine and the critical batch, at least that of {source}"
         return dataclasses.replace(budget, least_batch_tokens=max(least, 1.0)), source
@@ -221,7 +228,8 @@ class _Planner:
     def _rate(self, run: Allocation) -> dict[str, Any]:
         if self.rates is None:
             source = "scaling.sizes: Muon's rate for every width, tried from 16 to 88 alone"
-            return {"value": sizes.TRAINING.matrix_rate, "source": source}
+            rule = sizes.training(sizes.nearest(float(run.params)))
+            return {"value": rule.matrix_rate, "source": source}
         source = f"fitted {self.rates.law}: {self.rates.form.equation}"
         return {"value": _ruled(self.rates, "learning_rate", run), "source": source}
 

@@ -271,7 +271,7 @@ def test_rates_and_batches_come_from_fitted_laws_where_there_are_any(law, known)
     assert target["batch_tokens"] == pytest.approx(0.58 * target["tokens"]["value"] ** 0.571)
     (rule,) = plan(law, [1e13], shape_for=LADDER)["targets"]
     assert "scaling.sizes" in rule["learning_rate"]["source"]
-    assert rule["batch_tokens"] == sizes.TRAINING.batch_tokens
+    assert rule["batch_tokens"] == sizes.training(16).batch_tokens
     assert "optimizer.learning_rate" not in rule["overrides"]
     with pytest.raises(PlanError, match="gives batch_tokens from tokens; needed is a law of lea"):
         plan(law, [1e13], rates=batches)
