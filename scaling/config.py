@@ -122,6 +122,27 @@ def default() -> ConfigDict:
     return config
 
 
+Variants = Mapping[str, Mapping[str, Any]]
+"""Keys that are set, by the argument of a config file."""
+
+
+def variant(config: ConfigDict, argument: str, variants: Variants) -> ConfigDict:
+    """Set the keys of the variant of a study that the argument of its config file names ("" is the
+    study itself), and name the study after it.
+
+    Raises:
+      ConfigError: no such variant; those that there are are named.
+    """
+    if argument not in variants:
+        others = ", ".join(f":{name}" for name in variants if name)
+        raise ConfigError(
+            f"the study {config.study.name} has no variant {argument!r}; use none, or {others}"
+        )
+    override(config, [f"{key}={value!r}" for key, value in variants[argument].items()])
+    config.study.name += f"-{argument}" if argument else ""
+    return config
+
+
 def _architecture_keys() -> Iterator[tuple[str, type]]:
     """The fields of `Architecture`, with the type that each takes when it is set."""
     for key, hint in typing.get_type_hints(Architecture).items():
@@ -142,7 +163,7 @@ class Study(NamedTuple):
     """A loaded config file."""
 
     config: ConfigDict
-    grid: Callable[[ConfigDict], list[ConfigDict]] | None
+    grid: Callable[[ConfigDict], Sequence[ConfigDict]] | None
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> Study:

@@ -119,7 +119,7 @@ def test_shipped_configs_are_found_from_anywhere(
     study = configs.load("configs/quickstart.py:tiny", ["seed=4"])
     assert study.config.study.name == "quickstart-tiny"
     assert study.config.seed == 4
-    with pytest.raises(ConfigError, match=r"those shipped: quickstart\.py"):
+    with pytest.raises(ConfigError, match=r"those shipped: data_constrained\.py, .*quickstart\.py"):
         configs.load("configs/missing.py")
     with pytest.raises(ConfigError, match="has no variant 'huge'"):
         configs.load("configs/quickstart.py:huge")

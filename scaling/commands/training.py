@@ -6,6 +6,7 @@ What they need is imported when one of them runs: `scaling --help` waits for no 
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def _work(loaded: "Loaded", workdir: Path) -> int:
     return 0
 
 
-def _cells(loaded: "Loaded") -> "list[ConfigDict]":
+def _cells(loaded: "Loaded") -> "Sequence[ConfigDict]":
     from scaling.config import ConfigError
 
     if loaded.grid is None:
@@ -80,7 +81,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     console = Console()
     cells, sweep = _cells(loaded), loaded.config.sweep
     if whole:
-        check(loaded.config)
+        check(loaded.config, cells)
     open_compile_cache(loaded.config.runtime.compile_cache)
     console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
     with claim(workdir, plain(loaded.config)), StopRequest() as stop:

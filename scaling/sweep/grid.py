@@ -17,8 +17,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling import counts, sizes
-from scaling.cells import architecture_of, cell_of, resolve
+from scaling import counts
+from scaling.cells import architecture_of, cell_of, resolve, size_of
 from scaling.config import ConfigError, override
 
 SEEDS = 10_000
@@ -161,11 +161,18 @@ def ladder(
 
     `ratio` is the compute-optimal number of tokens per parameter, 20 by Hoffmann et al. 2022.
     """
-    pairs = []
-    for width in widths:
-        cell = resolve(with_overrides(config, {"model.width": width, "budget.tokens": 10**9}))
-        size = sizes.size(width, vocabulary=cell.corpus.vocabulary)
-        params = counts.parameters(size, architecture_of(cell)).total
-        for multiple in multiples:
-            pairs.append({"model.width": width, "budget.tokens": round(multiple * ratio * params)})
-    return cells(config, pairs)
+    return cells(
+        config,
+        [
+            {"model.width": width, "budget.tokens": round(multiple * ratio * params)}
+            for width in widths
+            for params in [params_of(config, width=width)]
+            for multiple in multiples
+        ],
+    )
+
+
+def params_of(config: ConfigDict, *, width: int) -> int:
+    """All parameters of the study's model at this width."""
+    cell = resolve(with_overrides(config, {"model.width": width, "budget.tokens": 10**12}))
+    return counts.parameters(size_of(cell), architecture_of(cell)).total

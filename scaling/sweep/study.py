@@ -78,11 +78,12 @@ def study(
     return made
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, cells: Sequence[ConfigDict]) -> None:
     """Refuse, before anything is trained, what the later stages of the study would refuse.
 
     Raises:
-      ConfigError: an unknown law, fewer than 100 bootstrap samples, a target that is no budget.
+      ConfigError: an unknown law, fewer than 100 bootstrap samples, a target that is no budget,
+        cells whose losses no one law is of.
     """
     law, samples, target = (
         config.study[key] for key in ("law", "bootstrap_samples", "target_flops")
@@ -93,6 +94,12 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(f"study.bootstrap_samples is {samples}; use {LEAST_SAMPLES} at least")
     if target is not None and not 0 < target < math.inf:
         raise ConfigError(f"study.target_flops is {target}; use a positive number, or None")
+    objectives = sorted({cell.objective.name for cell in cells})
+    if len(objectives) > 1:
+        raise ConfigError(
+            f"the grid has the objectives {' and '.join(objectives)}, whose losses no one law is "
+            "of; use `scaling sweep`, or a grid of one of them"
+        )
 
 
 def fit_study(config: ConfigDict, workdir: Path, trained: Sequence[Record]) -> Law:

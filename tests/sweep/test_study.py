@@ -245,7 +245,7 @@ def test_what_could_only_fail_after_the_grid_is_refused_before_it(
 ) -> None:
     config = configs.load("configs/quickstart.py", [override]).config
     with pytest.raises(configs.ConfigError, match=complaint):
-        check(config)
+        check(config, [])
 
 
 @pytest.mark.parametrize("budgets", [(-1.0,), ("a",), (float("inf"),), (float("nan"),)], ids=str)
