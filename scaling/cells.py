@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -40,34 +40,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
       ConfigError: neither or both of budget.flops and budget.tokens, or a value out of range.
     """
     cell = copy.deepcopy(config)
-    _check_names(cell)
-    _fill(cell.corpus, sentinels=_sentinels(cell))
-    _fill_model(cell)
-    _fill_training(cell)
-    _check(cell)
-    shape, architecture = size_of(cell), architecture_of(cell)
-    if cell.budget.tokens is None:
-        if cell.budget.flops is None:
-            raise ConfigError("the run has no budget; set budget.flops or budget.tokens")
-        cell.budget.tokens = counts.tokens_for(shape, architecture, flops=cell.budget.flops)
-    steps = cell.budget.tokens // cell.batch_tokens
-    if steps < 1:
-        raise ConfigError(
-            f"budget.tokens {cell.budget.tokens} is less than one batch of {cell.batch_tokens} "
-            "tokens; use a larger budget, a narrower model or a smaller batch"
-        )
-    cell.budget.tokens = steps * cell.batch_tokens
-    if cell.budget.flops is not None:
-        bought = counts.tokens_for(shape, architecture, flops=cell.budget.flops)
-        # Rounded down to whole batches, give or take what a float cannot hold.
-        if not -1 <= bought - cell.budget.tokens <= cell.batch_tokens:
-            raise ConfigError(
-                f"budget.tokens {cell.budget.tokens} and budget.flops {cell.budget.flops:.3g}, "
-                f"which is {bought} tokens of this size, are two budgets; set one and leave the "
-                "other None"
-            )
-    else:
-        cell.budget.flops = float(counts.flops_6nd(shape, architecture, tokens=cell.budget.tokens))
+    fill_shape(cell)
+    fill_run(cell, size_of(cell), architecture_of(cell))
     return cell
 
 
@@ -80,22 +54,82 @@ def cell_of(config: ConfigDict) -> ConfigDict:
     return cell
 
 
+RUN_KEYS = (
+    "seed",
+    *(f"budget.{key}" for key in ("flops", "tokens", "unique_tokens")),
+    *(f"optimizer.{key}" for key in ("learning_rate", "vector_learning_rate", "weight_decay",
+                                     "clip_norm", "warmup_tokens", "cooldown_fraction")),
+)  # fmt: skip
+"""The keys that `fill_run` reads and nothing before it does: in these alone cells of one shape
+differ. They are arguments of a compiled program, never part of it."""
+
+
+def fill_shape(cell: ConfigDict) -> None:
+    """Compute, in place, what follows from all keys but `RUN_KEYS`, and check it.
+
+    Raises:
+      ConfigError: a value out of range, or one that does not go with another.
+    """
+    _check_names(cell)
+    _fill(cell.corpus, sentinels=_sentinels(cell))
+    _fill_model(cell)
+    rule = sizes.training(cell.model.width)
+    _fill(cell, batch_tokens=max(rule.batch_tokens, cell.model.context_tokens))
+    _check_shape(cell)
+
+
+def fill_run(cell: MutableMapping[str, Any], size: sizes.Size, architecture: Architecture) -> None:
+    """Compute, in place, what else a run is, rates and budget, and check `RUN_KEYS`.
+
+    `cell` is a config or its plain content, with the shape filled in: `size` and `architecture` are
+    those that it names.
+
+    Raises:
+      ConfigError: neither or two of budget.flops and budget.tokens, or a value out of range.
+    """
+    _fill_rates(cell)
+    _check_run(cell)
+    budget, batch_tokens = cell["budget"], cell["batch_tokens"]
+    if budget["tokens"] is None:
+        if budget["flops"] is None:
+            raise ConfigError("the run has no budget; set budget.flops or budget.tokens")
+        budget["tokens"] = counts.tokens_for(size, architecture, flops=budget["flops"])
+    steps = budget["tokens"] // batch_tokens
+    if steps < 1:
+        raise ConfigError(
+            f"budget.tokens {budget['tokens']} is less than one batch of {batch_tokens} tokens; "
+            "use a larger budget, a narrower model or a smaller batch"
+        )
+    budget["tokens"] = steps * batch_tokens
+    if budget["flops"] is not None:
+        bought = counts.tokens_for(size, architecture, flops=budget["flops"])
+        # Rounded down to whole batches, give or take what a float cannot hold.
+        if not -1 <= bought - budget["tokens"] <= batch_tokens:
+            raise ConfigError(
+                f"budget.tokens {budget['tokens']} and budget.flops {budget['flops']:.3g}, which "
+                f"is {bought} tokens of this size, are two budgets; set one and leave the other "
+                "None"
+            )
+    else:
+        budget["flops"] = float(counts.flops_6nd(size, architecture, tokens=budget["tokens"]))
+
+
 COOLING = ("wsd", "wsd_sqrt")
 """Schedules whose plateau does not know the budget: runs that differ in it alone share a trunk."""
 
 
-def branch_steps(cell: ConfigDict) -> int | None:
+def branch_steps(cell: Mapping[str, Any]) -> int | None:
     """After how many updates a resolved cell leaves its trunk: the last before its cooldown.
 
     None where the schedule knows the budget from the start, or the warm-up meets the cooldown.
     """
-    optimizer, total = cell.optimizer, cell.budget.tokens
-    if optimizer.schedule not in COOLING:
+    optimizer, batch_tokens = cell["optimizer"], cell["batch_tokens"]
+    if optimizer["schedule"] not in COOLING:
         return None
-    flat = (1 - optimizer.cooldown_fraction) * total
+    flat = (1 - optimizer["cooldown_fraction"]) * cell["budget"]["tokens"]
     # The rate of an update is that in its middle; half an update is left to rounding.
-    steps = math.floor(flat / cell.batch_tokens - 0.5)
-    return steps if steps * cell.batch_tokens > optimizer.warmup_tokens else None
+    steps = math.floor(flat / batch_tokens - 0.5)
+    return steps if steps * batch_tokens > optimizer["warmup_tokens"] else None
 
 
 def trunk_content(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,26 +139,26 @@ def trunk_content(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "optimizer": optimizer, "budget": budget}
 
 
-def size_of(cell: ConfigDict) -> sizes.Size:
+def size_of(cell: Mapping[str, Any]) -> sizes.Size:
     """The model shape that a resolved config names."""
-    model = cell.model
+    model = cell["model"]
     return sizes.Size(
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        kv_heads=model.kv_heads,
-        head_width=model.head_width,
-        feedforward=model.feedforward_width,
-        vocabulary=model.vocabulary,
-        context=model.context_tokens,
-        token_types=model.token_types,
+        width=model["width"],
+        depth=model["depth"],
+        heads=model["heads"],
+        kv_heads=model["kv_heads"],
+        head_width=model["head_width"],
+        feedforward=model["feedforward_width"],
+        vocabulary=model["vocabulary"],
+        context=model["context_tokens"],
+        token_types=model["token_types"],
     )
 
 
-def architecture_of(cell: ConfigDict) -> Architecture:
+def architecture_of(cell: Mapping[str, Any]) -> Architecture:
     """The architecture that a resolved config names."""
     return Architecture(
-        **{field.name: cell.model[field.name] for field in dataclasses.fields(Architecture)}
+        **{field.name: cell["model"][field.name] for field in dataclasses.fields(Architecture)}
     )
 
 
@@ -140,7 +174,7 @@ def _sentinels(cell: ConfigDict) -> int:
     ).number
 
 
-def _fill(section: ConfigDict, **values: Any) -> None:
+def _fill(section: MutableMapping[str, Any], **values: Any) -> None:
     for key, value in values.items():
         if section[key] is None:
             section[key] = value
@@ -167,31 +201,26 @@ def _fill_model(cell: ConfigDict) -> None:
     )
 
 
-def _fill_training(cell: ConfigDict) -> None:
-    rule = sizes.training(cell.model.width)
-    _fill(cell, batch_tokens=max(rule.batch_tokens, cell.model.context_tokens))
-    _fill(cell.optimizer, warmup_tokens=rule.warmup_tokens)
-    if cell.optimizer.name == "muon":
+def _fill_rates(cell: MutableMapping[str, Any]) -> None:
+    optimizer, rules = cell["optimizer"], cell["parameterization"]
+    width = cell["model"]["width"]
+    _fill(optimizer, warmup_tokens=sizes.training(width).warmup_tokens)
+    if optimizer["name"] == "muon":
         # A parameterization carries the rates of its base to this width: not twice.
-        if cell.parameterization.name != "standard":
-            rule = sizes.training(cell.parameterization.base_width)
-        _fill(
-            cell.optimizer,
-            learning_rate=rule.matrix_rate,
-            vector_learning_rate=rule.vector_rate,
-        )
+        rule = sizes.training(width if rules["name"] == "standard" else rules["base_width"])
+        _fill(optimizer, learning_rate=rule.matrix_rate, vector_learning_rate=rule.vector_rate)
         return
-    if cell.optimizer.learning_rate is None:
+    if optimizer["learning_rate"] is None:
         raise ConfigError(
-            f"optimizer.learning_rate has no rule for {cell.optimizer.name}; set it, as in "
+            f"optimizer.learning_rate has no rule for {optimizer['name']}; set it, as in "
             "--config.optimizer.learning_rate=3e-3"
         )
-    if cell.optimizer.vector_learning_rate not in (None, cell.optimizer.learning_rate):
+    if optimizer["vector_learning_rate"] not in (None, optimizer["learning_rate"]):
         raise ConfigError(
-            f"optimizer.vector_learning_rate is Muon's; {cell.optimizer.name} has one rate: leave "
-            "it out"
+            f"optimizer.vector_learning_rate is Muon's; {optimizer['name']} has one rate: leave it "
+            "out"
         )
-    _fill(cell.optimizer, vector_learning_rate=cell.optimizer.learning_rate)
+    _fill(optimizer, vector_learning_rate=optimizer["learning_rate"])
 
 
 def _check_names(cell: ConfigDict) -> None:
@@ -224,73 +253,82 @@ def _check_names(cell: ConfigDict) -> None:
         )
 
 
-def _check(cell: ConfigDict) -> None:
-    model, optimizer, runtime = cell.model, cell.optimizer, cell.runtime
-    positive = {
-        **{
-            f"model.{key}": model[key]
-            for key in ("depth", "heads", "kv_heads", "head_width", "feedforward_width",
-                        "vocabulary", "context_tokens", "norm_epsilon", "rotary_theta",
-                        "window_tokens", "logit_cap")
-        },
-        **{f"parameterization.base_{key}": cell.parameterization[f"base_{key}"]
-           for key in ("width", "depth", "head_width")},
-        "batch_tokens": cell.batch_tokens,
-        "budget.flops": cell.budget.flops,
-        "budget.tokens": cell.budget.tokens,
-        "budget.unique_tokens": cell.budget.unique_tokens,
-        "objective.mean_span_tokens": cell.objective.mean_span_tokens,
-        **{f"optimizer.{key}": optimizer[key]
-           for key in ("learning_rate", "vector_learning_rate", "clip_norm", "cooldown_fraction",
-                       "epsilon", "skip_limit")},
-        **{f"runtime.{key}": runtime[key]
-           for key in ("evaluate_every_steps", "evaluate_windows", "log_every_steps",
-                       "checkpoint_every_steps", "keep_checkpoints", "dispatch_steps",
-                       "microbatches", "loss_chunk_tokens", "layers_unrolled",
-                       "watchdog_seconds")},
-        **{f"mesh.{axis}": devices for axis, devices in cell.mesh.items()},
-    }  # fmt: skip
-    for key, value in positive.items():
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{key} is {value}; it must be greater than 0 and finite")
-    at_least_zero = {
-        "optimizer.warmup_tokens": optimizer.warmup_tokens,
-        "optimizer.weight_decay": optimizer.weight_decay,
-        "objective.z_loss": cell.objective.z_loss,
-        "corpus.sentinels": cell.corpus.sentinels,
-        "model.token_types": model.token_types,
-    }
-    for key, value in at_least_zero.items():
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{key} is {value}; use 0 or more")
-    fractions = {
-        "optimizer.cooldown_fraction": optimizer.cooldown_fraction,
-        "objective.mask_rate": cell.objective.mask_rate,
-    }
-    for key, value in fractions.items():
-        if not 0 < value <= 1:
-            raise ConfigError(f"{key} is {value}; use a number above 0, 1 at most")
-    decays = optimizer.decays
-    numbers = all(isinstance(decay, int | float) for decay in decays)
-    if len(decays) != 2 or not numbers or not all(0 <= decay < 1 for decay in decays):
+def _check_run(cell: Mapping[str, Any]) -> None:
+    budget, optimizer, context = cell["budget"], cell["optimizer"], cell["model"]["context_tokens"]
+    _require_positive("budget", budget, ("flops", "tokens", "unique_tokens"))
+    _require_positive(
+        "optimizer",
+        optimizer,
+        ("learning_rate", "vector_learning_rate", "clip_norm", "cooldown_fraction"),
+    )
+    _require_zero_or_more("optimizer", optimizer, ("warmup_tokens", "weight_decay"))
+    _require_fraction("optimizer", optimizer, "cooldown_fraction")
+    if not 0 <= cell["seed"] < 2**31:
+        raise ConfigError(f"seed is {cell['seed']}; use an integer from 0 to 2147483647")
+    unique = budget["unique_tokens"]
+    if unique is not None and unique < context:
         raise ConfigError(
-            f"optimizer.decays is {optimizer.decays}; give two numbers from 0 to below 1, as in "
-            "(0.9, 0.95)"
+            f"budget.unique_tokens {unique} is less than one window of {context} tokens; use more"
         )
-    if not 0 <= cell.seed < 2**31:
-        raise ConfigError(f"seed is {cell.seed}; use an integer from 0 to 2147483647")
-    _check_shape(cell)
-    _check_steps(cell)
 
 
 def _check_shape(cell: ConfigDict) -> None:
-    model, needed = cell.model, ATTENTION[cell.objective.name]
-    unique = cell.budget.unique_tokens
-    if unique is not None and unique < model.context_tokens:
+    _require_positive("", cell, ("batch_tokens",))
+    _require_positive(
+        "model",
+        cell.model,
+        ("depth", "heads", "kv_heads", "head_width", "feedforward_width", "vocabulary",
+         "context_tokens", "norm_epsilon", "rotary_theta", "window_tokens", "logit_cap"),
+    )  # fmt: skip
+    _require_positive(
+        "parameterization", cell.parameterization, ("base_width", "base_depth", "base_head_width")
+    )
+    _require_positive("objective", cell.objective, ("mean_span_tokens",))
+    _require_positive("optimizer", cell.optimizer, ("epsilon", "skip_limit"))
+    _require_positive("mesh", cell.mesh, tuple(cell.mesh))
+    _require_positive(
+        "runtime",
+        cell.runtime,
+        ("evaluate_every_steps", "evaluate_windows", "log_every_steps", "checkpoint_every_steps",
+         "keep_checkpoints", "dispatch_steps", "microbatches", "loss_chunk_tokens",
+         "layers_unrolled", "watchdog_seconds"),
+    )  # fmt: skip
+    _require_zero_or_more("objective", cell.objective, ("z_loss",))
+    _require_zero_or_more("corpus", cell.corpus, ("sentinels",))
+    _require_zero_or_more("model", cell.model, ("token_types",))
+    _require_fraction("objective", cell.objective, "mask_rate")
+    decays = cell.optimizer.decays
+    numbers = all(isinstance(decay, int | float) for decay in decays)
+    if len(decays) != 2 or not numbers or not all(0 <= decay < 1 for decay in decays):
         raise ConfigError(
-            f"budget.unique_tokens {unique} is less than one window of {model.context_tokens} "
-            "tokens; use more"
+            f"optimizer.decays is {decays}; give two numbers from 0 to below 1, as in (0.9, 0.95)"
         )
+    _check_model(cell)
+    _check_steps(cell)
+
+
+def _require_positive(section: str, values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        value = values[key]
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(
+                f"{f'{section}.{key}'.lstrip('.')} is {value}; it must be greater than 0 and finite"
+            )
+
+
+def _require_zero_or_more(section: str, values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        if not 0 <= values[key] < math.inf:
+            raise ConfigError(f"{section}.{key} is {values[key]}; use 0 or more")
+
+
+def _require_fraction(section: str, values: Mapping[str, Any], key: str) -> None:
+    if not 0 < values[key] <= 1:
+        raise ConfigError(f"{section}.{key} is {values[key]}; use a number above 0, 1 at most")
+
+
+def _check_model(cell: ConfigDict) -> None:
+    model, needed = cell.model, ATTENTION[cell.objective.name]
     if cell.batch_tokens % model.context_tokens:
         raise ConfigError(
             f"batch_tokens {cell.batch_tokens} is not a multiple of model.context_tokens "

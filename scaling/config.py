@@ -220,9 +220,8 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
       ConfigError: an unknown key (the nearest known one is named) or a value of another type.
     """
     known = dict(_leaves(config))
-    nullable = {key for key, value in _leaves(default()) if value is None}
     for text in overrides:
-        key, equals, value = text.partition("=")
+        key, equals, _ = text.partition("=")
         if not equals:
             raise ConfigError(f"override {text!r} has no value; write --config.{key}=VALUE")
         if key in config and key not in known:
@@ -231,33 +230,63 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise ConfigError(f"unknown config key {key!r}; the nearest known one is {near!r}")
-        parent, _, leaf = key.rpartition(".")
-        section = config
-        for part in filter(None, parent.split(".")):
-            section = section[part]
-        parsed = _parse(value, section.get_type(leaf), key)
-        if parsed is None and key not in nullable:
-            raise ConfigError(f"config key {key!r} cannot be None; give a value")
-        section[leaf] = parsed
+    kinds = kinds_of(config, [text.partition("=")[0] for text in overrides])
+    for text, kind in zip(overrides, kinds, strict=True):
+        section, leaf = _section(config, kind.key)
+        section[leaf] = parse(text.partition("=")[2], kind)
 
 
-def _parse(text: str, kind: type, key: str) -> Any:
+class Kind(NamedTuple):
+    """What a key takes."""
+
+    key: str
+    type: type
+    nullable: bool
+
+
+def kinds_of(config: ConfigDict, keys: Sequence[str]) -> list[Kind]:
+    """What each of these keys takes."""
+    nullable = {key for key, value in _leaves(default()) if value is None}
+    places = [_section(config, key) for key in keys]
+    return [
+        Kind(key, section.get_type(leaf), key in nullable)
+        for key, (section, leaf) in zip(keys, places, strict=True)
+    ]
+
+
+def _section(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The section that a key is in, and its name there."""
+    parent, _, leaf = key.rpartition(".")
+    for part in filter(None, parent.split(".")):
+        config = config[part]
+    return config, leaf
+
+
+def parse(text: str, kind: Kind) -> Any:
+    """The value that a text stands for.
+
+    Raises:
+      ConfigError: a value that the key does not take.
+    """
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if isinstance(value, int) and not isinstance(value, bool) and kind is float:
+    wanted = kind.type
+    if isinstance(value, int) and not isinstance(value, bool) and wanted is float:
         value = float(value)
-    if isinstance(value, float) and kind is int and value.is_integer():
+    if isinstance(value, float) and wanted is int and value.is_integer():
         value = int(value)
-    if kind is tuple and not isinstance(value, tuple) and not text.startswith("("):
+    if wanted is tuple and not isinstance(value, tuple) and not text.startswith("("):
         value = tuple(text.split(",")) if isinstance(value, str) else (value,)
-    if kind is str and not isinstance(value, str):
+    if wanted is str and not isinstance(value, str):
         value = text
     if value is not None and (
-        not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)
+        not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)
     ):
-        raise ConfigError(f"config key {key!r} takes {kind.__name__}, found {text!r}")
+        raise ConfigError(f"config key {kind.key!r} takes {wanted.__name__}, found {text!r}")
+    if value is None and not kind.nullable:
+        raise ConfigError(f"config key {kind.key!r} cannot be None; give a value")
     return value
 
 
@@ -268,6 +297,12 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def content(config: ConfigDict | Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config holds, as dictionaries; what is that already is given back as it is."""
+    found: Mapping[str, Any] = config.to_dict() if isinstance(config, ConfigDict) else config
+    return found
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What came out of runs: how they are measured, and the Record of each."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,14 +96,14 @@ def logged(result: Evaluation) -> dict[str, float]:
     return values
 
 
-def flops_counted(cell: ConfigDict, *, tokens: int) -> float:
+def flops_counted(cell: Mapping[str, Any], *, tokens: int) -> float:
     """FLOPs that training on so many tokens takes: see `scaling.counts`."""
     return float(
         counts.flops_counted(
             cells.size_of(cell),
             cells.architecture_of(cell),
             tokens=tokens,
-            context=cell.model.context_tokens,
+            context=cell["model"]["context_tokens"],
         )
     )
 

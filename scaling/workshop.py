@@ -1,7 +1,7 @@
 """What the runs of one work directory share: tokenized data and compiled programs."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from scaling.train.program import Program
 from scaling.train.sharding import make_mesh
 
 
-def run_id(cell: ConfigDict) -> str:
+def run_id(cell: ConfigDict | Mapping[str, Any]) -> str:
     """The name of a run: readable, and unique to what its resolved config says of it."""
-    digest = configs.hash_of(configs.identity(configs.plain(cell)))[:8]
-    flops = f"{cell.budget.flops:.2e}".replace("+", "")
-    return f"w{cell.model.width:03d}-{flops}-s{cell.seed}-{digest}"
+    content = configs.content(cell)
+    digest = configs.hash_of(configs.identity(content))[:8]
+    flops = f"{content['budget']['flops']:.2e}".replace("+", "")
+    return f"w{content['model']['width']:03d}-{flops}-s{content['seed']}-{digest}"
 
 
 def seen_of(cell: ConfigDict) -> int | None:
@@ -133,9 +134,9 @@ class Workshop:
         return self._programs[name]
 
 
-def program_key(cell: ConfigDict) -> str:
+def program_key(cell: ConfigDict | Mapping[str, Any]) -> str:
     """Names a compiled program: all that is not an argument of its step."""
-    content = configs.plain(cell)
+    content = configs.content(cell)
     optimizer = {
         key: content["optimizer"][key] for key in ("name", "schedule", "decays", "epsilon")
     }

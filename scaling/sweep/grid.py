@@ -18,8 +18,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scaling import counts
-from scaling.cells import architecture_of, cell_of, resolve, size_of
-from scaling.config import ConfigError, override
+from scaling.cells import RUN_KEYS, architecture_of, resolve, size_of
+from scaling.config import ConfigError, kinds_of, override, parse
+from scaling.sweep.cells import Cell, Cells, Shape
 
 SEEDS = 10_000
 LENGTHS = ("budget.flops", "budget.tokens")
@@ -80,7 +81,7 @@ def _merged(parts: Iterable[Overrides]) -> Overrides:
     return merged
 
 
-def cells(config: ConfigDict, grid: Grid) -> list[ConfigDict]:
+def cells(config: ConfigDict, grid: Grid) -> Cells:
     """The resolved cells of a grid over a study's config.
 
     A cell whose grid sets no seed gets seed * SEEDS + a number: that of its trunk where the study
@@ -90,23 +91,41 @@ def cells(config: ConfigDict, grid: Grid) -> list[ConfigDict]:
     (records name the trunk, and intervals draw whole trunks).
 
     Raises:
-      ConfigError: an unknown key or a value of another type; more cells than a study has seeds.
+      ConfigError: an unknown key or a value of another type or out of range, with the overrides of
+        its cell; more cells than a study has seeds.
     """
-    found = []
+    planned: list[Cell] = []
     numbers: dict[str, int] = {}
-    for overrides in grid:
-        cell = with_overrides(config, overrides)
-        if "seed" not in overrides:
-            own = {k: v for k, v in overrides.items() if k not in LENGTHS}
-            key = repr(sorted(own.items())) if config.sweep.trunks else str(len(numbers))
-            number = numbers.setdefault(key, len(numbers) + 1)
-            if number >= SEEDS:
-                raise ConfigError(
-                    f"cell {number} of a study; a study has seeds for {SEEDS - 1} cells"
-                )
-            cell.seed = config.seed * SEEDS + number
-        found.append(cell_of(cell))
-    return found
+    shapes: dict[tuple[tuple[str, str], ...], Shape] = {}
+    kinds = {kind.key: kind for kind in kinds_of(config, RUN_KEYS)}
+    for place, overrides in enumerate(grid, 1):
+        try:
+            of_shape = {k: v for k, v in overrides.items() if k not in kinds}
+            name = tuple((key, repr(of_shape[key])) for key in sorted(of_shape))
+            if name not in shapes:
+                shapes[name] = Shape.of(with_overrides(config, of_shape))
+            values = {
+                key: parse(repr(value), kinds[key])
+                for key, value in overrides.items()
+                if key in kinds
+            }
+            if "seed" not in overrides:
+                values["seed"] = config.seed * SEEDS + _number(numbers, overrides, config)
+            planned.append(shapes[name].cell(values))
+        except ValueError as error:
+            shown = ", ".join(f"{key}={value!r}" for key, value in overrides.items())
+            raise ConfigError(f"cell {place} of {len(grid)} ({shown}): {error}") from error
+    return Cells(planned)
+
+
+def _number(numbers: dict[str, int], overrides: Overrides, config: ConfigDict) -> int:
+    """The number of a cell, or of the trunk that it shares; new ones are added to `numbers`."""
+    own = {k: v for k, v in overrides.items() if k not in LENGTHS}
+    key = repr(sorted(own.items())) if config.sweep.trunks else str(len(numbers))
+    number = numbers.setdefault(key, len(numbers) + 1)
+    if number >= SEEDS:
+        raise ConfigError(f"seed {number} of a study, which has seeds for {SEEDS - 1} cells")
+    return number
 
 
 def with_overrides(config: ConfigDict, overrides: Overrides) -> ConfigDict:
@@ -120,7 +139,7 @@ def with_overrides(config: ConfigDict, overrides: Overrides) -> ConfigDict:
     return changed
 
 
-def isoflop(config: ConfigDict) -> list[ConfigDict]:
+def isoflop(config: ConfigDict) -> Cells:
     """Cells of the study's budgets x the widths named for each, cheapest budget first.
 
     Hoffmann et al. 2022, section 3.2: at one budget, several sizes, each trained to exactly that
@@ -156,7 +175,7 @@ def isoflop(config: ConfigDict) -> list[ConfigDict]:
 
 def ladder(
     config: ConfigDict, *, widths: Sequence[int], multiples: Sequence[float], ratio: float = 20.0
-) -> list[ConfigDict]:
+) -> Cells:
     """Sizes x multiples of their compute-optimal tokens (Bhagia et al. 2024, section 3).
 
     `ratio` is the compute-optimal number of tokens per parameter, 20 by Hoffmann et al. 2022.
