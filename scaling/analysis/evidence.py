@@ -19,6 +19,7 @@ from scaling.analysis.forms import Form
 from scaling.analysis.rules import LAWS
 from scaling.records import Record
 from scaling.runs import RECORD_COLUMNS, Runs
+from scaling.runs.names import unit_of_loss
 
 T = TypeVar("T")
 
@@ -89,6 +90,11 @@ class Evidence:
     def target(self) -> str:
         """The column that the law predicts."""
         return self.form.target if self.form else "loss"
+
+    @property
+    def unit(self) -> str:
+        """The unit of the loss."""
+        return unit_of_loss(self.law["convention"].get("loss") if self.law else None)
 
     @property
     def of_logs(self) -> bool:

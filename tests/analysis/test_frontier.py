@@ -111,9 +111,7 @@ def test_the_frontier_spends_its_flops_and_no_size_near_it_is_better(known):
         assert np.all(curve[name] < high)
 
 
-def test_the_frontier_at_budgets_of_ones_own_has_the_quantiles_of_the_refits(
-    known, monkeypatch
-):
+def test_the_frontier_at_budgets_of_ones_own_has_the_quantiles_of_the_refits(known, monkeypatch):
     law = fit(known.runs(noise=0.005), bootstrap=60)
     curve = law.frontier([1e12, 1e13], level=0.8)
     drawn = law.optimum_samples(np.array([1e12, 1e13]))
