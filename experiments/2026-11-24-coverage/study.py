@@ -212,7 +212,7 @@ def _law(samples: Array, spread: Array) -> Law:
     return Law(
         law=CHINCHILLA.name, params=_named(samples[0].tolist()), stderr={}, interval_95={},
         objective={}, n_runs=0, dropped=[], convention={}, diagnostics={}, isoflop=None,
-        frontier=None,
+        optima=None,
         bootstrap={"samples": _named(samples.T.tolist()), "residual_sd": spread.tolist()},
     )  # fmt: skip
 

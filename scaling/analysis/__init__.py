@@ -6,7 +6,8 @@
     law = fit(runs, "chinchilla")                # LAWS holds all, each with equation and source
     law.predict(params=7e9, tokens=1.4e11)       # loss; law.predict_interval(...) of one more run
     law.optimum(5.76e23)                         # best params, tokens and loss at these FLOPs
-    law.optimum_samples(5.76e23)                 # the same of every refit: quantiles are intervals
+    law.frontier([1e21, 1e22, 1e23])             # the same with tokens per parameter and intervals
+    law.optimum_samples(5.76e23)                 # of every refit: quantiles are intervals
     plot(law)                                    # runs, frontier with its band, residuals
 
 Counts are plain numbers of parameters, tokens and floating-point operations; a loss is in nats per

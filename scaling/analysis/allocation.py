@@ -80,7 +80,7 @@ def cheapest(
     form: Form, values: Array, loss: Array | float, budget: Budget, *, by: Cost = "flops"
 ) -> Allocation:
     """The cheapest run that reaches a loss within the limits of the budget: by the FLOPs of
-    training and answers, or by the time on the machine. NaN where no run reaches it.
+    training and answers, or by the time of both on the machine. NaN where no run reaches it.
 
     Raises:
       PlanError: a law that is not of size, data and compute alone, time without a machine.
@@ -93,7 +93,8 @@ def cheapest(
         params = np.exp(log_params)
         useful = fewest_useful(form, values, loss, budget, params)
         run = _spend(form, values, budget, params, useful, by=by)
-        return np.log(run.seconds if by == "time" else run.spent)
+        time = run.seconds + budget.answer_seconds(run.params)
+        return np.log(time if by == "time" else run.spent)
 
     low, high = _range(form, values, budget)
     best = None
@@ -239,8 +240,9 @@ def _range(form: Form, values: Array, budget: Budget) -> tuple[Array, Array]:
     """Logs of the sizes to search, of the shape of the samples."""
     low, high = budget.sizes
     compute = [budget.flops] if budget.flops is not None else []
-    if budget.machine is not None and budget.hours is not None:
-        compute.append(budget.hours * HOUR * budget.machine.flops_per_second)
+    if budget.machine is not None:
+        for hours in filter(None, (budget.hours, budget.lifetime_hours)):
+            compute.append(hours * HOUR * budget.machine.flops_per_second)
     for flops in compute:
         high = min(high, max(flops / 6 / LEAST, low))
     shape = values.shape[:-1]

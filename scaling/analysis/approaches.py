@@ -1,15 +1,15 @@
 """Compute-optimal size and data as powers of compute, by Approaches 1, 2 and 3.
 
 Approach 1 looks along training curves for the lowest loss at each compute, Approach 2 across sizes
-at one compute, Approach 3 asks a fitted law. Where they disagree beyond their intervals one of them
-reads the runs wrongly, and `disagreement` says so.
+at one compute, Approach 3 asks a fitted law. Whether they agree: `scaling.analysis.agreement`.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,6 +222,38 @@ def akima(
     )
 
 
+def of_parabolas(isoflop: Mapping[str, Any], *, level: float = LEVEL) -> Allocation:
+    """Approach 2 by parabolas: Hoffmann et al. 2022, section 3.2, of what `frontier.isoflop` found.
+
+    The lines are least squares through the minima inside the tested sizes; tokens are compute over
+    6 sizes. `level` is 0.9 or 0.95.
+
+    Raises:
+      FitError: fewer than two minima inside.
+    """
+    inside = [entry for entry in isoflop["budgets"] if entry["interior"]]
+    if len(inside) < 2:
+        raise FitError(
+            f"{len(inside)} of {len(isoflop['budgets'])} budgets have a minimum inside the tested "
+            "sizes, and two are needed: train sizes further out at the others"
+        )
+    columns = {"flops": "flops", "params": "params_opt", "tokens": "tokens_opt", "loss": "loss_opt"}
+    points = {name: np.array([entry[key] for entry in inside]) for name, key in columns.items()}
+    value = _lines(*(np.log(points[name]) for name in ("flops", "params", "tokens")))
+    found = _allocation("Approach 2 (parabolas)", value, [], level, points, left_out=tuple(
+        entry["flops"] for entry in isoflop["budgets"] if not entry["interior"]
+    ))  # fmt: skip
+    ends = (isoflop["params_exponent"] or {}).get(f"interval_{100 * level:.0f}")
+    if ends is None:
+        return found
+    low, high = ends
+    return dataclasses.replace(
+        found,
+        params=found.params._replace(interval=(low, high)),
+        tokens=found.tokens._replace(interval=(1 - high, 1 - low)),
+    )
+
+
 def of_law(law: Law, *, level: float = LEVEL) -> Allocation:
     """Approach 3: what a fitted law holds best over the compute of its runs.
 
@@ -250,40 +282,6 @@ def of_law(law: Law, *, level: float = LEVEL) -> Allocation:
             lines[:, line] = np.stack([exponent, middle - exponent * log_flops.mean()], axis=1)
     points = {"flops": ends, **{name: getattr(best, name)[0] for name in best._fields}}
     return _allocation(f"Approach 3 ({law.law})", lines[0], lines[1:], level, points)
-
-
-def disagreement(found: Sequence[Allocation]) -> list[str]:
-    """Warnings for the pairs of approaches whose exponents disagree beyond their intervals.
-
-    Two disagree where their intervals of the exponent of size, or else of tokens, have no value in
-    common: for independent 95% intervals that is a difference of at least 2.8 standard errors.
-    Approaches without an interval are passed over.
-    """
-    texts = []
-    for i, first in enumerate(found):
-        for second in found[i + 1 :]:
-            for what in ("params", "tokens"):
-                one: Line = getattr(first, what)
-                two: Line = getattr(second, what)
-                if one.interval is None or two.interval is None:
-                    continue
-                if max(one.interval[0], two.interval[0]) <= min(one.interval[1], two.interval[1]):
-                    continue
-                texts.append(
-                    f"{_said(first, one, what)}, {_said(second, two, what)}: beyond their "
-                    f"{first.level:.0%} intervals. One of them reads these runs wrongly: look for "
-                    "runs that are tuned or cooled down unlike the others, budgets before the "
-                    "power law begins, or flops that are not 6 * params * tokens; do not "
-                    "extrapolate before they agree"
-                )
-                break
-    return texts
-
-
-def _said(allocation: Allocation, line: Line, what: str) -> str:
-    assert line.interval is not None
-    low, high = line.interval
-    return f"{allocation.approach} has {what} ~ flops^{line.exponent:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _lines(

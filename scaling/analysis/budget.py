@@ -41,7 +41,8 @@ class Budget:
 
     - flops: 6 params tokens + 2 params inference_tokens, at most. The second term is what the model
       will answer in its life (Sardana et al. 2024, equation 3).
-    - hours on `machine`.
+    - hours of training on `machine`; lifetime_hours: of training and of the answers, on the same
+      chips (what they cost is their price).
     - critical: the critical batch; without it a larger batch costs no tokens.
     - batch_tokens: the batch, where it is not to be chosen; least_batch_tokens: no smaller one.
     - unique_tokens, and how often each may be seen (`epochs`). A law that knows of repeats is told
@@ -54,6 +55,7 @@ class Budget:
 
     flops: float | None = None
     hours: float | None = None
+    lifetime_hours: float | None = None
     machine: Machine | None = None
     critical: Critical | None = None
     batch_tokens: float | None = None
@@ -66,7 +68,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         named = {
-            "budget": self.flops, "hours": self.hours, "batch": self.batch_tokens,
+            "budget": self.flops, "hours": self.hours, "lifetime hours": self.lifetime_hours,
+            "batch": self.batch_tokens,
             "least batch": self.least_batch_tokens, "unique tokens": self.unique_tokens,
             "epochs": self.epochs, "smallest size": self.params_low,
             "largest size": self.params_high,
@@ -76,7 +79,7 @@ class Budget:
                 positive(name, value)
         if not (math.isfinite(self.inference_tokens) and self.inference_tokens >= 0):
             raise PlanError(f"inference tokens are {self.inference_tokens}; give 0 or more")
-        if self.hours is not None and self.machine is None:
+        if self.timed and self.machine is None:
             raise PlanError(
                 "hours say nothing without a machine; say which, with --chips=64 --device=h200 "
                 "--mfu=0.4"
@@ -101,7 +104,12 @@ class Budget:
     @property
     def limited(self) -> bool:
         """Whether a size cannot be trained for ever."""
-        return self.flops is not None or self.hours is not None or self.unique_tokens is not None
+        return self.flops is not None or self.timed or self.unique_tokens is not None
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is limited."""
+        return self.hours is not None or self.lifetime_hours is not None
 
     @property
     def plain(self) -> bool:
@@ -130,8 +138,11 @@ class Budget:
         found = {}
         if self.flops is not None:
             found["compute"] = (self.flops - 2 * params * self.inference_tokens) / (6 * params)
-        if self.machine is not None and self.hours is not None:
-            found["time"] = self.hours * HOUR * self.machine.flops_per_second / (6 * params)
+        if self.machine is not None:
+            found |= {
+                name: seconds * self.machine.flops_per_second / (6 * params)
+                for name, seconds in self.training_seconds(params).items()
+            }
         if self.unique_tokens is not None and math.isfinite(self.repeats(form)):
             found["unique data"] = np.full_like(params, self.unique_tokens * self.repeats(form))
         return found
@@ -153,14 +164,30 @@ class Budget:
             one = np.where(least_steps < 1, useful / (1 - least_steps), np.inf)
             high = np.minimum(high, one)
             low = np.full_like(high, self.batch_tokens or self.least_batch_tokens)
-            if self.machine is not None and self.hours is not None:
+            if self.machine is not None and self.timed:
                 step = self.machine.step(params, np.zeros_like(params))
-                steps = self.hours * HOUR / step - useful * crowding
+                seconds = np.minimum.reduce([*self.training_seconds(params).values()])
+                steps = seconds / step - useful * crowding
                 low = np.maximum(low, np.where(steps > 0, useful / steps, np.inf))
         if self.batch_tokens is not None:
             met = (low <= self.batch_tokens) & (self.batch_tokens <= high)
             low, high = np.where(met, self.batch_tokens, np.inf), np.where(met, high, -np.inf)
         return Batches(low, high)
+
+    def training_seconds(self, params: Array) -> Mapping[str, Array]:
+        """What each limit of time leaves for the training of a size, by its name."""
+        found = {}
+        if self.hours is not None:
+            found["time"] = np.full_like(params, self.hours * HOUR)
+        if self.lifetime_hours is not None:
+            found["lifetime"] = self.lifetime_hours * HOUR - self.answer_seconds(params)
+        return found
+
+    def answer_seconds(self, params: Array) -> Array:
+        """Time of the answers on the machine, NaN without one."""
+        if self.machine is None:
+            return np.full_like(params, np.nan)
+        return self.machine.answer_seconds(params, self.inference_tokens)
 
     def seconds(self, params: Array, tokens: Array, batch: Array) -> Array:
         """Time of the training on the machine, NaN without one."""
@@ -178,8 +205,10 @@ def budget_of(
     chips: int | None = None,
     device_name: str | None = None,
     hours: float | None = None,
+    lifetime_hours: float | None = None,
     utilization: float | None = None,
     utilization_source: str = "as given",
+    serving_utilization: float | None = None,
     peak_flops: float | None = None,
     memory_bytes: float | None = None,
     price_per_hour: float | None = None,
@@ -207,7 +236,8 @@ def budget_of(
     """
     machine = None
     if chips is None:
-        asked = {"--device": device_name, "--hours": hours, "--mfu": utilization,
+        asked = {"--device": device_name, "--hours": hours, "--lifetime_hours": lifetime_hours,
+                 "--mfu": utilization, "--serving_mfu": serving_utilization,
                  "--price": price_per_hour, "--peak_flops": peak_flops,
                  "--memory_bytes": memory_bytes}  # fmt: skip
         for flag, value in asked.items():
@@ -239,10 +269,12 @@ def budget_of(
             vocabulary=vocabulary,
             name="chips of your own" if entry is None else entry.name,
             utilization_source=utilization_source,
+            serving_utilization=serving_utilization,
         )
         critical_batch = DEFAULT if critical_batch is None else critical_batch
     return Budget(
         hours=hours,
+        lifetime_hours=lifetime_hours,
         machine=machine,
         critical=None if critical_batch is None else critical(critical_batch),
         batch_tokens=batch_tokens,

@@ -8,7 +8,7 @@ whatever it will score: so that runs can be chosen before they are trained (Chal
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +29,8 @@ RIDGE = 1e-12
 """Of the information's diagonal: what no run has told stays unknown, not infinite."""
 LEAST_GAIN = 1e-6
 PASSES = 10
+FAR = 100.0
+"""Beyond so many times the largest run, what a cell would tell rests on the law's form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,25 @@ def next_runs(
         law, cells, budget=flops, params=params, tokens=tokens, criterion=criterion,
         most_repeats=most_repeats, most_runs=most_runs,
     )  # fmt: skip
-    return describe(law, cells, design, params=params, tokens=tokens) | {"criterion": criterion}
+    told = describe(law, cells, design, params=params, tokens=tokens)
+    return told | {"criterion": criterion, "warnings": _far(flops, fitted)}
+
+
+def _far(flops: float, fitted: Sequence[float]) -> list[str]:
+    """Warns of runs that are chosen where the law has not been seen."""
+    least, most = min(fitted), max(fitted)
+    found = f"next runs of {flops:.3g} FLOPs together, and the law's runs have {least:.3g} to "
+    if flops < least:
+        return [
+            f"{found}{most:.3g} each: below these nobody knows whether the law holds, and so small "
+            "runs tell little of larger ones; give more"
+        ]
+    if flops > FAR * most:
+        return [
+            f"{found}{most:.3g} each: how sure a run of {FAR:.0f} times as much makes a prediction "
+            "is said by the law's form alone; go there in steps"
+        ]
+    return []
 
 
 def choose(

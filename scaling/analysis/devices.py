@@ -90,6 +90,8 @@ class Machine:
 
     `peak_flops` is of one chip; `utilization` is 6 params tokens per second over the peak, and
     `utilization_source` says whose figure it is;
+    `serving_utilization` the share of the peak that answering makes of 2 params tokens per second,
+    None for the same as training;
     `price_per_hour` is of one chip, in the user's money; `memory_bytes` None sets no limit.
 
     Raises:
@@ -106,14 +108,17 @@ class Machine:
     vocabulary: int = 0
     name: str = "device"
     utilization_source: str = "as given"
+    serving_utilization: float | None = None
 
     def __post_init__(self) -> None:
         positive("chips", self.chips)
         positive("peak FLOP/s", self.peak_flops)
-        positive("MFU", self.utilization)
         positive("tokens per chip", self.tokens_per_chip)
-        if self.utilization > 1:
-            raise PlanError(f"MFU {self.utilization} is above 1; give a share, such as 0.4")
+        for share in (self.utilization, self.serving_utilization):
+            if share is not None:
+                positive("MFU", share)
+            if share is not None and share > 1:
+                raise PlanError(f"MFU {share} is above 1; give a share, such as 0.4")
         if not (math.isfinite(self.step_seconds) and self.step_seconds >= 0):
             raise PlanError(f"seconds per step {self.step_seconds} is not a time; give 0 or more")
         for name in ("memory_bytes", "price_per_hour"):
@@ -133,6 +138,12 @@ class Machine:
     def step(self, params: Array, batch: Array) -> Array:
         """Seconds of one step."""
         return 6 * params * np.maximum(batch, self.busy_batch(params)) / self.flops_per_second
+
+    def answer_seconds(self, params: Array, tokens: float) -> Array:
+        """Seconds in which the chips read and write so many tokens, at 2 params FLOPs each."""
+        share = self.serving_utilization or self.utilization
+        found: Array = 2 * params * tokens / (self.chips * self.peak_flops * share)
+        return found
 
     def largest_params(self) -> float:
         """The most parameters that fit in the memory of the chips, infinity where none is said."""

@@ -1,17 +1,15 @@
 """What to doubt in a fit: the evidence against the law, and the warnings that it makes."""
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 from numpy.typing import NDArray
 
-from scaling.analysis.approaches import Allocation, akima, disagreement, hull, of_law
-from scaling.analysis.fitted import PARTS_OF_A_BUDGET, FitError, Law, optimum
+from scaling.analysis.fitted import PARTS_OF_A_BUDGET, optimum
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.frontier import budgets, interval, isoflop
 from scaling.analysis.holdout import budgets_of
@@ -28,6 +26,8 @@ MOVED = 0.01
 """A smaller change of an exponent is not worth a warning."""
 FEW_SERIES = 2
 """Series for each parameter and one more, from which intervals by series were found to hold."""
+TRY_AUTO = " (--law=auto tries that)"
+"""Said to those who have named a law."""
 Trends = Mapping[str, Mapping[str, float | None]]
 
 
@@ -148,24 +148,6 @@ def bend_of_minima(fit: Fit) -> dict[str, float | None]:
     return {"bend": bend, "p_value": float(2 * scipy.stats.t.sf(abs(bend) / error, freedom))}
 
 
-def of_approaches(runs: Runs, law: Law) -> list[str]:
-    """Warnings where the ways to the optimal size that these runs allow disagree: Approach 1 along
-    checkpoints, Approach 2 across sizes, Approach 3 by the law."""
-    ways: list[Callable[[], Allocation]] = []
-    if len(set(runs.series or ())) not in (0, len(runs)):
-        ways.append(lambda: hull(runs))
-    if law.isoflop is not None and budgets_of(runs) is not None:
-        ways.append(lambda: akima(runs))
-    if not ways or law.frontier is None:
-        return []
-    found = []
-    for way in (*ways, lambda: of_law(law)):
-        # Too few vertices or minima: then this way has no say.
-        with contextlib.suppress(FitError):
-            found.append(way())
-    return disagreement(found)
-
-
 def _early(trend: Trends, minima: Mapping[str, float | None], runs: Runs) -> list[str]:
     tests = {
         "residuals trend with compute": trend["flops"],
@@ -183,8 +165,7 @@ def _early(trend: Trends, minima: Mapping[str, float | None], runs: Runs) -> lis
     return [
         f"{' and '.join(found)}: the law does not hold over all of these runs; if the smallest "
         f"budgets (from {runs.flops.min():.2g} FLOPs) lie before the power law begins, leave them "
-        "out (--law=auto tries that) and train larger ones; if only some sizes stand out, check "
-        "their tuning"
+        f"out{TRY_AUTO} and train larger ones; if only some sizes stand out, check their tuning"
     ]
 
 

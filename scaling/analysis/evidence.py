@@ -1,6 +1,5 @@
 """What a folder holds, read back: records, curves, law, plan, verdict, and what was damaged."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -13,13 +12,14 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from scaling import records
-from scaling.analysis import approaches
+from scaling.analysis.agreement import ways
 from scaling.analysis.approaches import Allocation
-from scaling.analysis.fitted import FitError, Law
+from scaling.analysis.fitted import Law
 from scaling.analysis.forms import Form
 from scaling.analysis.rules import LAWS
 from scaling.records import Record
 from scaling.runs import RECORD_COLUMNS, Runs
+from scaling.runs.names import unit_of_loss
 
 T = TypeVar("T")
 
@@ -92,6 +92,11 @@ class Evidence:
         return self.form.target if self.form else "loss"
 
     @property
+    def unit(self) -> str:
+        """The unit of the loss."""
+        return unit_of_loss(self.law["convention"].get("loss") if self.law else None)
+
+    @property
     def of_logs(self) -> bool:
         """Whether residuals are of the target's logarithm."""
         return self.form is None or self.form.link == "log"
@@ -119,21 +124,9 @@ class Evidence:
         Approach 1 goes along the checkpoints of a run where the law's file says which rows are
         those, else along the ends of the runs.
         """
-        runs = self.runs
-        if runs is None or self.law is None:
+        if self.runs is None or self.law is None:
             return []
-        law = self.law
-        ways: list[Callable[[], Allocation]] = [
-            lambda: approaches.hull(runs, level=LEVEL),
-            lambda: approaches.akima(runs, level=LEVEL),
-            lambda: approaches.of_law(Law.from_json(law), level=LEVEL),
-        ]
-        found = []
-        for way in ways if self.frontier or self.budgets else ():
-            # Too few vertices or budgets, or a law without an optimum: that way has no say.
-            with contextlib.suppress(FitError, np.linalg.LinAlgError):
-                found.append(way())
-        return found
+        return ways(self.runs, Law.from_json(self.law), level=LEVEL)
 
     @property
     def of_checkpoints(self) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.analysis import intervals as intervals_
+from scaling.analysis.agreement import disagreement, ways
 from scaling.analysis.compare import compare
-from scaling.analysis.doubts import Fit, doubts, evidence, of_approaches
+from scaling.analysis.doubts import TRY_AUTO, Fit, doubts, evidence
 from scaling.analysis.fitted import PARTS_OF_A_BUDGET, FitError, Law
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.frontier import frontier, isoflop
@@ -113,7 +114,7 @@ def fit(
     samples = form.natural(drawn.theta, problem.means)
     finite = np.isfinite(samples).all(axis=1)
     samples, spreads = samples[finite], drawn.spread[finite]
-    known = identify(problem, best, penalty, free=free)
+    known = identify(problem, best, penalty, free=free, resampled=drawn.theta)
     curves = isoflop(runs, draws=bootstrap, seed=seed) if form.target == "loss" else None
     found = Fit(
         runs=runs, problem=problem, penalty=penalty, best=best, free=free, residuals=residuals,
@@ -151,7 +152,7 @@ def fit(
         convention=dict(runs.convention),
         diagnostics=diagnostics,
         isoflop=curves,
-        frontier=frontier(form, values, samples, flops=runs.flops) if spends else None,
+        optima=None,
         bootstrap={
             "method": intervals_.METHODS[method],
             "kind": method,
@@ -161,7 +162,8 @@ def fit(
             "residual_sd": spreads.tolist(),
         },
     )
-    return _warned(done, of_approaches(runs, done))
+    done = dataclasses.replace(done, optima=frontier(done) if spends else None)
+    return _warned(done, [*done.warnings, *disagreement(ways(runs, done, heard=True))])
 
 
 def fit_auto(
@@ -185,12 +187,13 @@ def fit_auto(
         found.kept(runs), found.chosen, delta=delta, asymmetry=asymmetry, intervals=intervals,
         bootstrap=bootstrap, seed=seed,
     )  # fmt: skip
-    return _warned(dataclasses.replace(law, comparison=found.to_json()), found.warnings)
+    said = [text.replace(TRY_AUTO, "") for text in law.warnings]
+    return _warned(dataclasses.replace(law, comparison=found.to_json()), said + found.warnings)
 
 
 def _warned(law: Law, warnings: Sequence[str]) -> Law:
-    both = [*law.warnings, *warnings]
-    return dataclasses.replace(law, diagnostics={**law.diagnostics, "warnings": both})
+    """The law with these warnings."""
+    return dataclasses.replace(law, diagnostics={**law.diagnostics, "warnings": list(warnings)})
 
 
 def _residuals(runs: Runs, form: Form, fitted: Array, residuals: Array) -> list[dict[str, Any]]:
@@ -205,6 +208,7 @@ def _residuals(runs: Runs, form: Form, fitted: Array, residuals: Array) -> list[
             "params": _or_null(runs.params[i]),
             "tokens": _or_null(runs.tokens[i]),
             "flops": _or_null(runs.flops[i]),
+            **({} if runs.series is None else {"series": runs.series[i]}),
             **{name: float(x[i]) for name, x in inputs.items()},
             form.target: float(target[i]),
             "predicted": float(predicted[i]),

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.rules import LAWS
 from scaling.files import encode
+from scaling.runs.table import data_frame
 
 SCHEMA = 1
 REMEDY = "make one with: scaling fit RUNS"
@@ -21,6 +22,10 @@ PARTS_OF_A_BUDGET = {"params", "tokens", "flops", "tokens_per_parameter", "uniqu
 """A law of these alone has a compute optimum."""
 NOTHING_OF = 1e-6
 """Sizes and tokens are searched from here on: far below one, so that a law's optimum is its own."""
+BEYOND, POINTS = 10.0, 60
+"""A frontier goes so many times beyond the largest compute of the runs, at so many budgets."""
+JSON_NAMES = {"optima": "frontier"}
+"""What a field is called in law.json."""
 
 
 class FitError(ValueError):
@@ -40,6 +45,35 @@ class Optimum(NamedTuple):
     params: Array
     tokens: Array
     loss: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """The compute-optimal curve: arrays [budgets] of FLOPs, size, tokens, their ratio and loss.
+
+    `intervals` holds, for each of the last four, the `level` interval over the refits: of the curve
+    itself, while one more run has noise of its own (`Law.predict_interval`).
+    """
+
+    flops: Array
+    params: Array
+    tokens: Array
+    tokens_per_parameter: Array
+    loss: Array
+    intervals: Mapping[str, Interval]
+    level: float
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame, a row for each budget, `NAME_low` and `NAME_high` beside each NAME.
+
+        Raises:
+          ImportError: pandas, which nothing here needs, is not installed.
+        """
+        columns = {"flops": self.flops}
+        for name, ends in self.intervals.items():
+            columns |= {name: getattr(self, name)}
+            columns |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+        return data_frame(columns)
 
 
 def inputs_of(form: Form, given: Mapping[str, ArrayLike | None]) -> dict[str, Array]:
@@ -115,8 +149,9 @@ class Law:
     """A fitted law: the content of law.json, and predictions from it.
 
     `params`, `stderr`, `interval_95` are keyed by the law's parameters, in the units of its `Form`;
-    the other fields are plain JSON objects as documented with `fit`, `isoflop` and `frontier`;
-    `comparison`, of a law that was chosen among many, with `Comparison.to_json`.
+    the other fields are plain JSON objects as documented with `fit` and `isoflop`; `optima`, the
+    `frontier` of law.json, with `scaling.analysis.frontier.frontier`; `comparison`, of a law that
+    was chosen among many, with `Comparison.to_json`.
     """
 
     law: str
@@ -129,7 +164,7 @@ class Law:
     convention: Mapping[str, str]
     diagnostics: Mapping[str, Any]
     isoflop: Mapping[str, Any] | None
-    frontier: Mapping[str, Any] | None
+    optima: Mapping[str, Any] | None
     bootstrap: Mapping[str, Any]
     comparison: Mapping[str, Any] | None = None
 
@@ -168,10 +203,9 @@ class Law:
         of whatever else the law predicts from: `law.predict(width=512, depth=8, tokens=1e10)`.
 
         Raises:
-          FitError: an input of the law is missing.
+          FitError: an input of the law is missing, or not a positive number.
         """
-        given = inputs_of(self.form, {"params": params, "tokens": tokens, **others})
-        return self.form.predict(self.values, given)
+        return self.form.predict(self.values, self._given(params, tokens, others))
 
     def predict_samples(
         self,
@@ -180,7 +214,7 @@ class Law:
         **others: ArrayLike,
     ) -> Array:
         """The same of every bootstrap sample [samples, ...]."""
-        given = inputs_of(self.form, {"params": params, "tokens": tokens, **others})
+        given = self._given(params, tokens, others)
         shape = np.broadcast_shapes(*(x.shape for x in given.values()))
         samples = self.samples.reshape(len(self.samples), *[1] * len(shape), -1)
         return self.form.predict(samples, given)
@@ -198,7 +232,11 @@ class Law:
         Per bootstrap sample: its law's linked prediction plus normal noise of its own residual
         standard deviation. Where the law is near linear in its parameters that is Student's t
         prediction interval.
+
+        Raises:
+          FitError: as `predict`; a level that is no share.
         """
+        _share(level)
         drawn = self.predict_samples(params, tokens, **others)
         logs = self.form.link == "log"
         linked = np.log(drawn) if logs else drawn
@@ -210,19 +248,60 @@ class Law:
         return Interval(np.exp(low), np.exp(high)) if logs else Interval(low, high)
 
     def optimum(self, flops: ArrayLike) -> Optimum:
-        """The compute-optimal size, data and loss at 6 * params * tokens = `flops`."""
-        return optimum(self.form, self.values, np.asarray(flops, np.float64))
+        """The compute-optimal size, data and loss at 6 * params * tokens = `flops`; NaN where the
+        loss only falls towards one end of the sizes.
+
+        Raises:
+          FitError: a compute that is not positive; a law that compute alone does not choose by.
+        """
+        return optimum(self.form, self.values, _positive("flops", flops))
 
     def optimum_samples(self, flops: ArrayLike) -> Optimum:
         """The same of every bootstrap sample, arrays [samples, ...]."""
-        flops = np.asarray(flops, np.float64)
+        flops = _positive("flops", flops)
         samples = self.samples.reshape(len(self.samples), *[1] * flops.ndim, -1)
         return optimum(self.form, samples, flops)
+
+    def frontier(self, flops: ArrayLike | None = None, *, level: float = 0.9) -> Frontier:
+        """The compute-optimal curve at these budgets, or from the least compute of the runs to ten
+        times the largest. Intervals are over the refits that have an optimum.
+
+        Raises:
+          FitError: as `optimum`; a level that is no share.
+        """
+        _share(level)
+        if flops is None:
+            given = [row["flops"] for row in self.diagnostics["residuals"] if row["flops"]]
+            if not given:
+                raise FitError("the runs have no compute; say at which FLOPs the frontier is asked")
+            flops = np.geomspace(min(given), BEYOND * max(given), POINTS)
+        flops = np.atleast_1d(_positive("flops", flops))
+        best, drawn = self.optimum(flops), self.optimum_samples(flops)
+        ratio = drawn.tokens / drawn.params
+        columns = drawn._asdict() | {"tokens_per_parameter": ratio}
+        tails = [0.5 - level / 2, 0.5 + level / 2]
+        there = np.isfinite(drawn.loss).all(axis=1)
+        none = np.full((2, len(flops)), np.nan)
+        intervals = {
+            name: Interval(*(np.quantile(x[there], tails, axis=0) if there.any() else none))
+            for name, x in columns.items()
+        }
+        return Frontier(
+            flops=flops, **best._asdict(), tokens_per_parameter=best.tokens / best.params,
+            intervals=intervals, level=level,
+        )  # fmt: skip
+
+    def _given(
+        self, params: ArrayLike | None, tokens: ArrayLike | None, others: Mapping[str, ArrayLike]
+    ) -> dict[str, Array]:
+        given = inputs_of(self.form, {"params": params, "tokens": tokens, **others})
+        return {name: _positive(name, x) for name, x in given.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The object to write as law.json."""
         head = {"schema": SCHEMA, "law": self.law, "equation": self.form.equation}
-        return head | dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        return head | {JSON_NAMES.get(name, name): value for name, value in content.items()}
 
     @classmethod
     def from_json(cls, obj: Mapping[str, Any]) -> "Law":
@@ -238,11 +317,11 @@ class Law:
                 f"found schema {obj.get('schema')!r} and law {obj.get('law')!r}; needs a law.json "
                 f"of schema {SCHEMA} with one of {', '.join(LAWS)}; {REMEDY}"
             )
-        names = [entry.name for entry in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in obj and name != "comparison"]
+        names = {e.name: JSON_NAMES.get(e.name, e.name) for e in dataclasses.fields(cls)}
+        missing = [name for name in names.values() if name not in obj and name != "comparison"]
         if missing:
             raise FitError(f"this law.json lacks {', '.join(missing)}; {REMEDY}")
-        law = cls(**{name: obj[name] for name in names if name in obj})
+        law = cls(**{field: obj[name] for field, name in names.items() if name in obj})
         try:
             residuals = [float(entry["residual"]) for entry in law.diagnostics["residuals"]]
             drawn = np.asarray(law.bootstrap["residual_sd"], np.float64)
@@ -257,3 +336,18 @@ class Law:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FitError(f"this law.json is damaged ({error!r}); {REMEDY}") from error
         return law
+
+
+def _positive(name: str, given: ArrayLike) -> Array:
+    found = np.asarray(given, np.float64)
+    wrong = found[~(found > 0)]
+    if wrong.size:
+        raise FitError(
+            f"{name} is {wrong.flat[0]:g}; a law takes its logarithm: give numbers over 0"
+        )
+    return found
+
+
+def _share(level: float) -> None:
+    if not 0 < level < 1:
+        raise FitError(f"level is {level:g}; give a share between 0 and 1, such as 0.9")

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.analysis.fitted import Optimum, optimum
-from scaling.analysis.forms import Form
+from scaling.analysis.fitted import Law
 from scaling.runs import Runs
 
 Array = NDArray[np.float64]
@@ -14,35 +13,20 @@ Array = NDArray[np.float64]
 # Runs whose compute differs by less than this factor share a budget: integer widths and whole
 # batches spread a budget by a few per cent, and neighbouring budgets stand 1.5 or more apart.
 SAME_BUDGET = 1.1
-POINTS = 60
 
 
-def frontier(form: Form, values: Array, samples: Array, *, flops: Array) -> dict[str, Any] | None:
-    """The compute-optimal curve from the least of `flops` [runs] to ten times the largest.
-
-    Args:
-      values: parameters of the law [parameters].
-      samples: bootstrap samples of them [samples, parameters].
-
-    Returns:
-      The `frontier` object of law.json, None where the law has no optimum at some budget. Its
-      intervals are 90% for the curve itself (uncertain parameters); a single run also has
-      seed noise, see `Law.predict_interval`.
-    """
-    grid = np.geomspace(flops.min(), 10 * flops.max(), POINTS)
-    best = optimum(form, values[None, :], grid)
-    drawn = optimum(form, samples[:, None, :], grid[None, :])
-    if np.isnan(best.loss).any():
+def frontier(law: Law) -> dict[str, Any] | None:
+    """The `frontier` object of law.json, `Law.frontier` in plain numbers: columns flops, params,
+    tokens, loss and `interval_90` of all but the first and of tokens_per_parameter; None where the
+    law has no optimum at some budget, or fewer than two of its refits have one."""
+    curve = law.frontier()
+    if np.isnan(curve.loss).any() or np.isnan(curve.intervals["loss"].low).any():
         return None
-    drawn = Optimum(*(column[~np.isnan(drawn.loss).any(axis=1)] for column in drawn))
-    if len(drawn.loss) < 2:
-        return None
-    return {
-        "flops": grid.tolist(),
-        "params": best.params.tolist(),
-        "tokens": best.tokens.tolist(),
-        "loss": best.loss.tolist(),
-        "interval_90": {"params": interval(drawn.params), "loss": interval(drawn.loss)},
+    columns = ("flops", "params", "tokens", "loss")
+    return {name: getattr(curve, name).tolist() for name in columns} | {
+        "interval_90": {
+            name: np.stack(ends, axis=-1).tolist() for name, ends in curve.intervals.items()
+        }
     }
 
 
@@ -131,7 +115,11 @@ def _exponent(
     weights = (log_flops - log_flops.mean()) / ((log_flops - log_flops.mean()) ** 2).sum()
     value = float(weights @ np.array([entry[1] for entry in logs]))
     drawn = weights @ np.stack([entry[2] for entry in logs])
-    return {"value": value, "interval_90": interval(drawn) if known_noise else None}
+    found: dict[str, Any] = {"value": value}
+    for level in (0.9, 0.95):
+        key = f"interval_{100 * level:.0f}"
+        found[key] = interval(drawn, level=level) if known_noise else None
+    return found
 
 
 class _Parabola:

@@ -15,7 +15,7 @@ from scaling.analysis.solver import Penalty, Problem
 METHODS: Mapping[str, str] = {
     "residual": "residuals x sqrt(n/(n-p)) x sqrt((n-p)/chi2(n-p)), fixed inputs",
     "case": "runs drawn with replacement",
-    "series": "whole series of checkpoints drawn with replacement",
+    "series": "whole series of checkpoints drawn with replacement, x sqrt(G/chi2(G-1))",
     "seeds": "normal noise of the deviation between repeated runs x sqrt(f/chi2(f)), fixed inputs",
 }
 MANY = 10
@@ -55,7 +55,10 @@ def resample(
       the noise itself is only estimated. For few runs whose sizes and tokens were chosen.
     - case: n runs drawn with replacement (Efron 1979). It holds where the law does not quite, or
       the noise differs from run to run; it asks for many runs.
-    - series: the same of whole series: checkpoints of one run share its noise.
+    - series: the same of whole series: checkpoints of one run share its noise. With G of them the
+      spread of refits is (G - 1)/G of what it should be, and only estimated: each refit's distance
+      from the best is multiplied by sqrt(G/(G - 1)) x sqrt((G - 1)/chi2), chi2 drawn with G - 1
+      degrees of freedom (Cameron and Miller 2015, section VI).
     - seeds: fitted values plus normal noise, its deviation pooled over runs of the same inputs, and
       itself drawn with the degrees of freedom that these leave.
 
@@ -104,6 +107,10 @@ def resample(
     if len(refits) > 1:
         second = refits[1].value < refits[0].value
         theta = np.where(second[:, None], refits[1].theta, theta)
+    if method == "series":
+        groups = int(of.max()) + 1
+        apart = np.sqrt(groups / rng.chisquare(groups - 1, samples))
+        theta = problem.inside(best.theta + (theta - best.theta) * apart[:, None])
     if weights is not None:
         left = problem.target - problem.linked(theta)
         taken = _taken(problem.jacobian(best.theta)[:, free], residuals, weights, of)

@@ -6,10 +6,13 @@ import numpy as np
 
 from scaling.analysis.allocation import Allocation, allocate
 from scaling.analysis.budget import LEAST, MOST, TIGHT, Budget
-from scaling.analysis.devices import HOUR
 from scaling.analysis.fitted import Law
 from scaling.analysis.forms import Form
 
+SMALL = 1e3
+"""Parameters of a model as small as any."""
+OFF = 1.5
+"""A model that is smaller or larger than the best by this factor is said not to be near it."""
 FAR = 100.0
 """Beyond this factor over the largest budget fitted, small errors of the exponents dominate."""
 
@@ -22,8 +25,13 @@ def assumptions(form: Form, budget: Budget) -> list[str]:
             f"FLOPs count the {budget.inference_tokens:.4g} tokens that the model will read and "
             "write in its life too, at 2 params each (Sardana et al. 2024)"
         )
-        if budget.hours is not None and budget.flops is None:
-            found.append("hours are those of training: answers count where FLOPs are limited too")
+        if budget.machine is not None:
+            share = budget.machine.serving_utilization
+            found.append(
+                "answers take the time of the same chips at "
+                + ("the share of their peak that training has, which is more than most make"
+                   if share is None else f"{share:.3g} of their peak")
+            )  # fmt: skip
     machine = budget.machine
     if machine is not None:
         found.append(
@@ -71,8 +79,9 @@ def binding(form: Form, budget: Budget, run: Allocation) -> list[str]:
     most = budget.most(form, run.params)
     if "compute" in most and run.tokens >= (1 - TIGHT) * most["compute"]:
         found.append("compute")
-    if budget.hours is not None and run.seconds >= (1 - TIGHT) * budget.hours * HOUR:
-        found.append("time")
+    for name, seconds in budget.training_seconds(run.params).items():
+        if run.seconds >= (1 - TIGHT) * seconds:
+            found.append(name)
     if "unique data" in most and run.tokens >= (1 - TIGHT) * most["unique data"]:
         found.append("unique data")
     if low > LEAST and run.params <= (1 + TIGHT) * low:
@@ -82,9 +91,22 @@ def binding(form: Form, budget: Budget, run: Allocation) -> list[str]:
     return found
 
 
-def warnings(law: Law, budget: Budget, run: Allocation, *, built: bool) -> list[str]:
-    """What to know before a run is paid for."""
+def warnings(
+    law: Law, budget: Budget, run: Allocation, *, built: float | None, cheapest: bool = False
+) -> list[str]:
+    """What to know before a run is paid for; `built` are the parameters of the model that stands
+    for it, None where there is none; `cheapest` where it is that to a loss."""
     found = []
+    if (
+        budget.inference_tokens
+        and not cheapest
+        and budget.flops is None
+        and budget.lifetime_hours is None
+    ):
+        found.append(
+            f"the {budget.inference_tokens:.4g} inference tokens change nothing here: hours are "
+            "those of training; limit both together with --lifetime_hours or --flops"
+        )
     fitted = [entry["flops"] for entry in law.diagnostics["residuals"]]
     largest = max((flops for flops in fitted if flops is not None), default=math.inf)
     flops = float(run.flops)
@@ -102,8 +124,14 @@ def warnings(law: Law, budget: Budget, run: Allocation, *, built: bool) -> list[
                 f"the critical batch was measured from {low:.3g} to {high:.3g} tokens, and "
                 f"{float(run.useful):.3g} lie outside; measure it on runs of your own"
             )
-    if not built:
+    if built is None:
         found.append("no model that can be built keeps these limits near the best size")
+    elif not 1 / OFF < built / float(run.params) < OFF:
+        found.append(
+            f"the nearest model that can be built within the limits has {built:.3g} parameters, "
+            f"{built / float(run.params):.3g} times the best size: what is said of the run is said "
+            "of that model"
+        )
     return found
 
 
@@ -129,6 +157,13 @@ def refusal(law: Law, budget: Budget, loss: float | None) -> str:
                 "ends; give more of that, or aim for a higher loss"
             )
     low, high = budget.sizes
+    tokens = min(map(float, budget.most(form, np.asarray(SMALL)).values()), default=math.inf)
+    step = budget.batch_tokens or budget.least_batch_tokens
+    if low < SMALL and tokens < step:
+        return (
+            f"these limits leave a model of {SMALL:,.0f} parameters {max(tokens, 0):.4g} tokens, "
+            f"less than one batch of {step:.4g}; give more, or a smaller --batch_tokens"
+        )
     batch = "" if budget.batch_tokens is None else f" in batches of {budget.batch_tokens:.6g}"
     if low > LEAST:
         told = "; ".join(

@@ -80,7 +80,7 @@ def plan(
 
     `budget` holds the limits of every target; each of `flops` is one of its own. For each of
     `losses` the plan is the cheapest way there within the limits, `by` FLOPs, or by time (the
-    default where a machine is given and no answers are counted). `shape_for(params, flops)` gives
+    default where a machine is given), that of the answers with it. `shape_for(params, flops)` gives
     the model nearest to the optimal `params` for a budget, None where no ladder reaches it. `rates`
     and `batches` are fitted laws of learning_rate and batch_tokens; without them the rules of
     `scaling.sizes` hold.
@@ -109,8 +109,7 @@ def plan(
         (dataclasses.replace(budget, flops=float(one)), None) for one in flops
     ]
     asked += [(budget, aim) for aim in aims]
-    # What a model will answer is compute of its life, not time of its training.
-    by = by or ("flops" if budget.machine is None or budget.inference_tokens else "time")
+    by = by or ("flops" if budget.machine is None else "time")
     planner = _Planner(law, by, shape_for, rates, batches)
     targets = [planner.target(*one) for one in asked or [(budget, None)]]
     first = targets[0]["run"] or targets[0] | {
@@ -163,16 +162,20 @@ class _Planner:
                 batch = float(sizes.training(width).batch_tokens)
                 budget = dataclasses.replace(budget, least_batch_tokens=batch)
                 built = build(law, budget, best, shape_for=self.shape_for, loss=loss, by=self.by)
+        near = float(best.params) if self.shape_for is None else built and float(built.params)
         flops = float(best.flops) if budget.flops is None else budget.flops
         return {
             "flops": flops,
             "params": _quantity(best.params, drawn.params),
             "tokens": _quantity(best.tokens, drawn.tokens),
+            "tokens_per_parameter": _quantity(
+                best.tokens / best.params, drawn.tokens / drawn.params
+            ),
             "loss": _loss(law, budget, best),
             "run": None if built is None else self._run(built, budget),
             "overrides": {} if built is None else self._overrides(built),
             "warnings": [
-                *warnings(law, budget, best, built=built is not None or not self.shape_for),
+                *warnings(law, budget, best, built=near, cheapest=aim is not None),
                 *self._untried(budget, best),
             ],
             "asked": _asked(budget, aim, self.by),
@@ -207,15 +210,17 @@ class _Planner:
         return dataclasses.replace(budget, least_batch_tokens=max(least, 1.0)), source
 
     def _facts(self, run: Allocation, budget: Budget) -> dict[str, Any]:
-        hours, cost, price = None, None, None
+        hours, cost, life, price = None, None, None, None
         if budget.machine is not None:
             hours, price = float(run.seconds) / HOUR, budget.machine.price_per_hour
-            cost = None if price is None else price * budget.machine.chips * hours
+            life = hours + float(budget.answer_seconds(run.params)) / HOUR
+            cost = None if price is None else price * budget.machine.chips * life
         return {
             "useful_tokens": float(run.useful),
             "batch_tokens": float(run.batch_tokens),
             "steps": float(run.steps),
             "hours": hours,
+            "hours_lifetime": life,
             "cost": cost,
             "flops_training": float(run.flops),
             "flops_lifetime": float(run.spent),
@@ -306,7 +311,8 @@ def _loss(law: Law, budget: Budget, run: Allocation) -> dict[str, Any]:
 
 def _asked(budget: Budget, aim: Aim | None, by: Cost) -> dict[str, Any]:
     """The limits as they were given."""
-    limits = ("flops", "hours", "unique_tokens", "epochs", "inference_tokens", "params_high")
+    limits = ("flops", "hours", "lifetime_hours", "unique_tokens", "epochs", "inference_tokens",
+              "params_high")  # fmt: skip
     asked: dict[str, Any] = {name: value for name in limits if (value := getattr(budget, name))}
     if budget.critical is not None:
         asked["critical_batch"] = budget.critical.name
@@ -320,7 +326,7 @@ def _null_reasons(budget: Budget, next_flops: float | None) -> dict[str, str]:
     if next_flops is None:
         reasons["next_runs"] = "no compute was given for them"
     if budget.machine is None:
-        reasons["hours"] = "no machine was given"
+        reasons |= dict.fromkeys(("hours", "hours_lifetime"), "no machine was given")
     if budget.machine is None or budget.machine.price_per_hour is None:
         reasons["cost"] = "no price was given"
     if budget.unique_tokens is None:

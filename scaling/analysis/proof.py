@@ -133,16 +133,24 @@ def _robust(residuals: Array, penalty: Penalty) -> Array:
 
 
 def identify(
-    problem: Problem, best: Best, penalty: Penalty, *, free: NDArray[np.bool_]
+    problem: Problem,
+    best: Best,
+    penalty: Penalty,
+    *,
+    free: NDArray[np.bool_],
+    resampled: Array | None = None,
 ) -> dict[str, Any]:
     """Which parameters the runs determine: the `identifiability` object of law.json.
 
     A profile holds one parameter still, lets the others follow, and sees the objective rise. Where
-    it has risen by chi-square(1)/2 noise variances ends the 95% interval (for Huber's penalty the
-    variance is the mean square of its derivative over the mean of its second, Huber 1981, section
-    7.6). A side on which it never does, up to the bound or 50 standard errors away, is open, and
-    the runs do not determine the parameter on that side. A coefficient is that of its whole term at
-    the middle of the runs. `condition` is of the derivatives, each scaled to length one.
+    it has risen by F/2 noise variances, F being the 95% point of Fisher's distribution with 1 and
+    n - p degrees of freedom, ends the 95% interval (Bates and Watts 1988, section 6.1; for Huber's
+    penalty the variance is the mean square of its derivative over the mean of its second, Huber
+    1981, section 7.6). A side on which it never does, up to the bound or 50 standard errors away,
+    is open, and the runs do not determine the parameter on that side. Nor do they on a side where
+    the 95% interval of `resampled` (coordinates [samples, parameters]) ends on the bound. A
+    coefficient is that of its whole term at the middle of the runs. `condition` is of the
+    derivatives, each scaled to length one.
     """
     jacobian = problem.jacobian(best.theta)
     residuals = problem.target - problem.linked(best.theta)
@@ -155,10 +163,10 @@ def identify(
     lower, upper = problem.form.bounds
     names = [p.name for p, is_free in zip(problem.form.parameters, free, strict=True) if is_free]
     which = np.flatnonzero(free)
-    threshold = float(scipy.stats.chi2.ppf(PROFILE_LEVEL, 1)) / 2
     size = np.abs(residuals)
     inside = float(np.mean(size <= penalty.delta))
     freedom = max(len(residuals) - int(free.sum()), 1)
+    threshold = float(scipy.stats.f.ppf(PROFILE_LEVEL, 1, freedom)) / 2
     squares = float(np.sum(np.minimum(size, penalty.delta) ** 2)) / freedom
     noise = max(squares / max(inside, 1 / len(residuals)), LEAST_NOISE**2)
     spread = math.sqrt(noise)
@@ -196,6 +204,10 @@ def identify(
         middle = int(np.argmin(np.abs(x - best.theta[index])))
         low = _crossing(x[: middle + 1][::-1], rise[: middle + 1][::-1], threshold)
         high = _crossing(x[middle:], rise[middle:], threshold)
+        if resampled is not None:
+            ends_low, ends_high = np.quantile(resampled[:, index], (0.025, 0.975))
+            low = None if ends_low <= lower[index] else low
+            high = None if ends_high >= upper[index] else high
         parameter = problem.form.parameters[index]
         show = math.exp if parameter.log else float
         found[name] = {

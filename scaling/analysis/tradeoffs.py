@@ -38,7 +38,9 @@ def compare(
       which it lowers the loss the most of those that cost as much.
     """
     # Time goes by training alone, whatever the model will answer later.
-    budget = dataclasses.replace(budget or Budget(), flops=None, hours=None, inference_tokens=0.0)
+    budget = dataclasses.replace(
+        budget or Budget(), flops=None, hours=None, lifetime_hours=None, inference_tokens=0.0
+    )
     base = run_at(law.form, law.values, budget, params, tokens, batch_tokens=batch_tokens)
     named = dict(_options(law, base, budget, factor))
     drawn = {name: _sampled(law, budget, run) for name, run in named.items()}

@@ -129,6 +129,8 @@ def _budget(options: argparse.Namespace, vocabulary: int) -> "Budget":
 
     utilization, source = options.mfu, "as given"
     if utilization is None and options.records is not None:
+        if not options.records.is_dir():
+            raise ValueError(f"--records={options.records}: there is no such folder")
         kind = None if options.device is None else device(options.device).kind
         found = [read(path) for path in sorted(options.records.glob("*.json"))]
         utilization = measured_utilization(found, kind=kind)
@@ -137,8 +139,10 @@ def _budget(options: argparse.Namespace, vocabulary: int) -> "Budget":
         chips=options.chips,
         device_name=options.device,
         hours=options.hours,
+        lifetime_hours=options.lifetime_hours,
         utilization=utilization,
         utilization_source=source,
+        serving_utilization=options.serving_mfu,
         peak_flops=options.peak_flops,
         memory_bytes=options.memory_bytes,
         price_per_hour=options.price,
@@ -196,6 +200,10 @@ def _law(path: Path) -> "Law":
 
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no file {path}; make one with: scaling fit RUNS --out={path.parent}"
+        ) from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} is not JSON ({error}); give a law.json of `scaling fit`"

@@ -165,9 +165,11 @@ def _number(text: str, kind: type, *, least: float, over: bool = False) -> float
     """A number of a kind, at least (or over) `least`; argparse prints what is raised here."""
     word = "a whole number" if kind is int else "a number"
     try:
-        number: float = kind(text)
+        number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not {word}") from None
+    if kind is int and not number.is_integer():
+        raise argparse.ArgumentTypeError(f"{text!r} is not {word}")
     if not (number > least or (number == least and not over)):
         limit = f"over {least:g}" if over else f"of {least:g} or more"
         raise argparse.ArgumentTypeError(f"{text} is not {word} {limit}")
@@ -193,7 +195,7 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     goals.add_argument(
         "--by", choices=("flops", "time"),
-        help="what is cheapest (default: time where there is a machine and no inference, else "
+        help="what is cheapest, with the answers (default: time where there is a machine, else "
         "flops)",
     )  # fmt: skip
     goals.add_argument(
@@ -205,7 +207,9 @@ def plan(parser: argparse.ArgumentParser) -> None:
         ("chips", _one_or_more, "how many chips train together"),
         ("device", str, "which (a wrong name lists them)"),
         ("hours", _positive, "how long they train, at most"),
+        ("lifetime_hours", _positive, "how long they train and answer, at most"),
         ("mfu", _positive, "share of their peak that they reach (default 0.4)"),
+        ("serving_mfu", _positive, "share of it that they reach in answering (default: as --mfu)"),
         ("records", Path, "or measured: records of runs on that device"),
         ("peak_flops", _positive, "FLOP/s of a chip that has no name here"),
         ("memory_bytes", _positive, "its memory"),

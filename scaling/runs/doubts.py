@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.records import BadTable
-from scaling.runs.names import option
+from scaling.runs.names import in_bits, option
 from scaling.runs.sources import at
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ ABOVE_A_LANGUAGE_MODEL = 12.0
 OFF = 0.05
 """So far above a run that had no more of anything, a loss is more than noise."""
 REFERENCES = 2000
+LEAST_FOR_TWO = 12
+"""Rows from which two units are told from one."""
 
 
 def refuse(runs: "Runs", places: Sequence[str]) -> None:
@@ -115,8 +117,45 @@ def doubts(runs: "Runs") -> list[str]:
     """What may be wrong with these runs, in words; empty where nothing seems to be."""
     if not len(runs):
         return []
-    checks = (_copies, _flops, _small, _losses, _untuned, _out_of_order)
-    return [text for check in checks for text in check(runs)]
+    mixed = _mixed(runs)
+    # What two units do to the order says nothing more.
+    checks = (_copies, _flops, _small, _losses, _untuned, *(() if mixed else (_out_of_order,)))
+    return [*mixed, *(text for check in checks for text in check(runs))]
+
+
+def _mixed(runs: "Runs") -> list[str]:
+    """Losses of which some lie 1 / ln 2 = 1.44 times above the others at like sizes and tokens.
+
+    The log loss is fitted by a quadratic in log params and log tokens, and by a step between two
+    groups of rows, each row being put where it fits better, until none changes.
+    """
+    y = np.log(runs.loss)
+    if len(runs) < LEAST_FOR_TWO or np.isnan([y, runs.params, runs.tokens]).any():
+        return []
+    n, d = (np.log(x) - np.log(x).mean() for x in (runs.params, runs.tokens))
+    design = np.column_stack([np.ones_like(n), n, d, n * n, n * d, d * d])
+    step = -math.log(NATS_PER_BIT)
+    splits = []
+    for columns in (design[:, :3], design):
+        left = y - columns @ np.linalg.lstsq(columns, y, rcond=None)[0]
+        splits += [left > x for x in np.unique(np.quantile(left, np.linspace(0.02, 0.98, 25)))]
+    for high in splits:
+        for _ in range(20):
+            found = np.linalg.lstsq(np.column_stack([design, high]), y, rcond=None)[0]
+            rest = y - design @ found[:-1]
+            before, high = high, rest > found[-1] / 2
+            if (before == high).all():
+                break
+        off = float(np.std(rest - found[-1] * high))
+        few = min(high.sum(), (~high).sum()) < 2
+        if not few and abs(found[-1] - step) < 0.05 and off < min(step / 8, left.std() / 3):
+            name = runs.convention.get("loss", "loss")
+            return [
+                f"{name} is {math.exp(found[-1]):.2f} times as high in {_at(high, runs.run_id)} as "
+                "in the others at like sizes and tokens, and bits are 1.44 times nats: two units "
+                "seem to be mixed; bring all to one, as no law fits both"
+            ]
+    return []
 
 
 def _copies(runs: "Runs") -> list[str]:
@@ -152,7 +191,7 @@ def _flops(runs: "Runs") -> list[str]:
             f"in {_at(far, runs.run_id)}, more than 2 times off: check that params, tokens and "
             "flops count the same model (embeddings, experts) and the same tokens"
         )
-    apart = _apart(ratio, 1.5)
+    apart = _apart(ratio, 1.2)
     if apart is not None:
         few, many = runs.params[apart], runs.params[~apart]
         # Where one kind of rows has all the large models, one convention may well explain both.
@@ -193,8 +232,7 @@ def _losses(runs: "Runs") -> list[str]:
             "if these are perplexities, fit their logarithms"
         )
     name = runs.convention.get("loss", "loss")
-    bits = any(part in name.lower() for part in ("bit", "bpb", "bpc", "bpt", "bpw"))
-    if bits:
+    if in_bits(name):
         found.append(
             f"loss is read from {name}, which seems to be in bits: the law is then in bits too, "
             f"and 1.44 times one in nats; {option(loss=f'{name}*{NATS_PER_BIT:.4f}')} gives nats"

@@ -73,6 +73,20 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 spelling is believed where no other column of the table could be meant too."""
 
 
+BITS = ("bit", "bpb", "bpc", "bpt", "bpw")
+"""What the name of a loss in bits has in it."""
+
+
+def in_bits(column: str) -> bool:
+    """Whether a loss read from this column seems to be in bits."""
+    return "*" not in column and any(part in column.lower() for part in BITS)
+
+
+def unit_of_loss(column: str | None) -> str:
+    """The unit of a loss read from this column: nats per token, unless its name says otherwise."""
+    return f"in the unit of {column}" if column and in_bits(column) else "nats per token"
+
+
 class Named(NamedTuple):
     """A column of a source, and the factor that brings it to our unit."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -140,13 +140,22 @@ class Runs:
         Raises:
           ImportError: pandas, which nothing here needs, is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                "to_pandas needs pandas, which is not installed: pip install pandas; without it "
-                "every column is a NumPy array, as in runs.column('loss')"
-            ) from error
         series = {} if self.series is None else {"series": list(self.series)}
-        index = pandas.Index(self.run_id, name="run_id")
-        return pandas.DataFrame(series | self.columns, index=index)
+        return data_frame(series | self.columns, index=self.run_id)
+
+
+def data_frame(columns: Mapping[str, Any], *, index: Sequence[str] | None = None) -> Any:
+    """A pandas DataFrame of these columns; `index` is that of runs.
+
+    Raises:
+      ImportError: pandas, which nothing here needs, is not installed.
+    """
+    try:
+        pandas = importlib.import_module("pandas")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "to_pandas needs pandas, which is not installed: pip install pandas; without it "
+            "every column is a NumPy array, as in runs.column('loss')"
+        ) from error
+    named = None if index is None else pandas.Index(index, name="run_id")
+    return pandas.DataFrame(columns, index=named)

@@ -287,3 +287,24 @@ def test_a_target_that_only_just_fits_the_limits_is_found():
     best = allocate(CHINCHILLA, SARDANA, Budget(flops=1e21))
     found = cheapest(CHINCHILLA, SARDANA, float(best.loss) * (1 + 1e-9), Budget(flops=1e21))
     assert found.params == pytest.approx(float(best.params), rel=0.01)
+
+
+def test_a_life_on_one_machine_is_the_compute_that_it_makes_in_that_time():
+    # Without a critical batch the chips are always busy: hours are FLOPs, of training and answers.
+    answers = 3e12
+    of = machine(serving_utilization=0.1)
+    life = Budget(machine=of, lifetime_hours=100.0, inference_tokens=answers,
+                  least_batch_tokens=64 * 4096)  # fmt: skip
+    flops = Budget(flops=100 * HOUR * of.flops_per_second, inference_tokens=4 * answers)
+    one, other = (allocate(CHINCHILLA, SARDANA, budget) for budget in (life, flops))
+    for name in ("params", "tokens", "loss"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-6)
+    spent = one.seconds + life.answer_seconds(one.params)
+    assert spent == pytest.approx(100 * HOUR, rel=1e-9)
+    # And so is the cheapest way to a loss.
+    target = float(other.loss) + 0.1
+    one = cheapest(CHINCHILLA, SARDANA, target, life, by="time")
+    other = cheapest(CHINCHILLA, SARDANA, target, flops, by="flops")
+    assert one.params == pytest.approx(other.params, rel=1e-4)
+    silent = dataclasses.replace(life, inference_tokens=0.0)
+    assert allocate(CHINCHILLA, SARDANA, silent).params > 2 * one.params

@@ -4,17 +4,10 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from scaling.analysis.approaches import (
-    Allocation,
-    Line,
-    akima,
-    disagreement,
-    envelope,
-    hull,
-    of_law,
-)
+from scaling.analysis.approaches import akima, envelope, hull, of_law, of_parabolas
 from scaling.analysis.fit import fit
 from scaling.analysis.fitted import FitError
+from scaling.analysis.frontier import isoflop
 from scaling.runs import Runs
 
 
@@ -187,35 +180,25 @@ def test_approach_3_of_another_law_is_the_slope_of_its_frontier(known):
     assert found.params.interval == pytest.approx((0.5, 0.5), abs=1e-5)
 
 
-def line(exponent: float, width: float | None) -> Line:
-    ends = None if width is None else (exponent - width, exponent + width)
-    return Line(exponent, 0.0, ends)
+def test_lines_through_parabolas_are_those_through_their_minima(known):
+    curves = isoflop(known.runs(noise=0.003, seed=1))
+    found = of_parabolas(curves)
+    of = {n: np.log([entry[n] for entry in curves["budgets"]]) for n in ("flops", "params_opt")}
+    slope, intercept = np.polyfit(of["flops"], of["params_opt"], 1)
+    assert found.params[:2] == pytest.approx((slope, intercept))
+    assert found.params.exponent == pytest.approx(curves["params_exponent"]["value"])
+    assert found.params.exponent + found.tokens.exponent == pytest.approx(1)
+    low, high = found.params.interval
+    assert found.tokens.interval == pytest.approx((1 - high, 1 - low))
+    inner = curves["params_exponent"]["interval_90"]
+    assert low < inner[0] < inner[1] < high
+    assert of_parabolas(curves, level=0.9).params.interval == tuple(inner)
 
 
-def approach(name: str, exponent: float, width: float | None) -> Allocation:
-    return Allocation(
-        approach=name, params=line(exponent, width), tokens=line(1 - exponent, width),
-        level=0.95, samples=np.empty((0, 2, 2)), points={},
-    )  # fmt: skip
-
-
-def test_exponents_apart_beyond_their_intervals_are_told_once_a_pair():
-    (text,) = disagreement([approach("hull", 0.50, 0.03), approach("law", 0.70, 0.02)])
-    assert "hull has params ~ flops^0.500 (0.470 to 0.530)" in text
-    assert "law has params ~ flops^0.700 (0.680 to 0.720)" in text
-    assert "95% intervals" in text
-
-
-def test_exponents_within_their_intervals_or_without_any_are_not_told():
-    assert disagreement([approach("hull", 0.50, 0.1), approach("law", 0.61, 0.02)]) == []
-    assert disagreement([approach("hull", 0.50, None), approach("law", 0.9, 0.02)]) == []
-    assert disagreement([approach("hull", 0.50, 0.1)]) == []
-
-
-def test_approaches_to_runs_of_one_law_agree(known):
-    for seed in range(4):
-        runs = known.runs(noise=0.003, seed=seed)
-        assert disagreement([akima(runs), of_law(fit(runs, bootstrap=50))]) == []
+def test_parabolas_of_one_minimum_give_no_line(known):
+    curves = isoflop(known.runs().where(np.arange(20) < 5))
+    with pytest.raises(FitError, match="1 of 1 budgets have a minimum inside"):
+        of_parabolas(curves)
 
 
 def test_one_run_is_no_envelope(known):

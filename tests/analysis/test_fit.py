@@ -191,3 +191,26 @@ def test_fit_reaches_the_known_minimum_on_the_runs_of_hoffmann_et_al(without_out
     assert law.n_runs == (240 if without_outliers else 245)
     assert law.objective["value"] <= minimum * (1 + 1e-6)
     assert law.objective["value"] == pytest.approx(minimum, rel=1e-6)
+
+
+def test_few_runs_determine_less_and_the_verdict_says_so(known):
+    runs = known.runs(noise=0.005)
+    rng = np.random.default_rng(1)
+    kept = rng.permutation(20)
+    few = fit(runs.where(np.isin(np.arange(20), kept[:6])), bootstrap=100)
+    told = few.diagnostics["identifiability"]
+    # One degree of freedom: Student's t at 97.5% is 12.7, and its square half of the rise.
+    assert told["threshold"] == pytest.approx(12.706**2 / 2, rel=1e-3)
+    assert told["verdict"].startswith("not identified")
+    whole = fit(runs, bootstrap=100).diagnostics["identifiability"]
+    assert whole["not_identified"] == []
+
+
+def test_a_parameter_whose_resamples_end_on_a_bound_is_not_identified(known):
+    # The profile rises far enough on the way to no floor at all; the resamples go there.
+    law = fit(known.runs(noise=0.03, seed=1), bootstrap=200)
+    told = law.diagnostics["identifiability"]
+    assert told["parameters"]["E"]["profile"]["rise"][0] > told["threshold"]
+    assert np.quantile(law.bootstrap["samples"]["E"], 0.025) < 1e-6
+    assert told["not_identified"] == ["E"]
+    assert "E (only bounded above" in told["verdict"]

@@ -96,3 +96,17 @@ def test_a_damaged_law_is_refused_with_the_remedy(known, damage) -> None:
     obj = fit(known.runs(noise=0.003), bootstrap=100).to_json()
     with pytest.raises(FitError, match="make one with: scaling fit RUNS"):
         Law.from_json(damage(obj))
+
+
+def test_numbers_that_no_law_takes_are_refused_with_their_name(known):
+    law = fit(known.runs(noise=0.005), bootstrap=20)
+    for call, text in (
+        (lambda: law.predict(-1, 1e9), "params is -1"),
+        (lambda: law.predict(1e6, [1e9, 0]), "tokens is 0"),
+        (lambda: law.predict(1e6, float("nan")), "tokens is nan"),
+        (lambda: law.optimum(-1), "flops is -1"),
+        (lambda: law.predict_interval(1e6, 1e9, level=80), "level is 80; give a share"),
+        (lambda: law.frontier(level=0), "level is 0"),
+    ):
+        with pytest.raises(FitError, match=text):
+            call()

@@ -1,4 +1,6 @@
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_a_budget_with_two_sizes_is_left_out_of_the_parabolas():
 
 def test_the_frontier_spends_its_flops_and_no_size_near_it_is_better(known):
     law = fit(known.runs(noise=0.005), bootstrap=100)
-    curve = {name: np.array(law.frontier[name]) for name in ("flops", "params", "tokens", "loss")}
+    curve = {name: np.array(law.optima[name]) for name in ("flops", "params", "tokens", "loss")}
     np.testing.assert_allclose(6 * curve["params"] * curve["tokens"], curve["flops"], rtol=1e-12)
     for factor in (0.9, 1.1):
         beside = law.predict(curve["params"] * factor, curve["tokens"] / factor)
@@ -104,9 +106,26 @@ def test_the_frontier_spends_its_flops_and_no_size_near_it_is_better(known):
     assert curve["flops"][0] == pytest.approx(known.budgets[0])
     assert curve["flops"][-1] == pytest.approx(10 * known.budgets[-1])
     for name in ("params", "loss"):
-        low, high = np.array(law.frontier["interval_90"][name]).T
+        low, high = np.array(law.optima["interval_90"][name]).T
         assert np.all(low < curve[name])
         assert np.all(curve[name] < high)
+
+
+def test_the_frontier_at_budgets_of_ones_own_has_the_quantiles_of_the_refits(known, monkeypatch):
+    law = fit(known.runs(noise=0.005), bootstrap=60)
+    curve = law.frontier([1e12, 1e13], level=0.8)
+    drawn = law.optimum_samples(np.array([1e12, 1e13]))
+    assert curve.params.tolist() == law.optimum(np.array([1e12, 1e13])).params.tolist()
+    for name, x in (("tokens_per_parameter", drawn.tokens / drawn.params), ("loss", drawn.loss)):
+        low, high = np.quantile(x, (0.1, 0.9), axis=0)
+        assert curve.intervals[name].low == pytest.approx(low)
+        assert curve.intervals[name].high == pytest.approx(high)
+    assert law.frontier().flops.tolist() == law.optima["flops"]
+    frames = types.SimpleNamespace(DataFrame=lambda columns, index: columns)
+    monkeypatch.setitem(sys.modules, "pandas", frames)
+    columns = curve.to_pandas()
+    assert list(columns)[:4] == ["flops", "params", "params_low", "params_high"]
+    assert columns["params_low"] is curve.intervals["params"].low
 
 
 def test_the_frontier_has_the_slope_of_the_published_closed_form(known):

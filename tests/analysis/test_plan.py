@@ -286,6 +286,60 @@ def test_the_plan_compares_two_of_each_from_its_first_run(law):
     assert made["null_reasons"]["hours"] == "no machine was given"
 
 
+@pytest.mark.parametrize(
+    ("flops", "budget", "message"),
+    [
+        ([1.0], None, r"a model of 1,000 parameters 0.0001667 tokens, less than one batch of 512"),
+        ([], Budget(unique_tokens=1.0), "1 tokens, less than one batch of 512; give more"),
+        ([1e14], Budget(batch_tokens=1e30), r"1.667e\+10 tokens, less than one batch of 1e\+30"),
+    ],
+)
+def test_a_budget_without_one_step_is_refused_as_that(law, flops, budget, message):
+    with pytest.raises(PlanError, match=message):
+        plan(law, flops, budget=budget)
+
+
+def test_answers_that_no_limit_counts_are_told_and_those_of_a_life_are_paid_for(law):
+    told = "inference tokens change nothing here"
+    [target] = plan(law, budget=machine(inference_tokens=1e9))["targets"]
+    assert told in " ".join(target["warnings"])
+    assert target["params"] == plan(law, budget=machine())["targets"][0]["params"]
+    life = machine(hours=None, lifetime_hours=0.02, inference_tokens=1e7)
+    [target] = plan(law, budget=life)["targets"]
+    assert told not in " ".join(target["warnings"])
+    assert target["binding"] == ["lifetime"]
+    assert target["hours"]["value"] < target["hours_lifetime"] == pytest.approx(0.02, rel=1e-3)
+    assert target["cost"] == pytest.approx(2.5 * 16 * 0.02, rel=1e-3)
+    [target] = plan(law, [1e14], budget=Budget(inference_tokens=1e9))["targets"]
+    assert told not in " ".join(target["warnings"])
+
+
+def test_tokens_per_parameter_come_with_their_interval(law):
+    [target] = plan(law, [1e14])["targets"]
+    drawn = law.optimum_samples(1e14)
+    low, high = np.quantile(drawn.tokens / drawn.params, (0.05, 0.95))
+    found = target["tokens_per_parameter"]
+    assert found["value"] == pytest.approx(target["tokens"]["value"] / target["params"]["value"])
+    assert found["interval_90"] == pytest.approx([low, high], rel=1e-3)
+
+
+def test_a_model_far_from_the_best_size_is_told(law):
+    def smallest(params: float, flops: float) -> RunShape:
+        return RunShape(params=1000, tokens=round(flops / 6000))
+
+    [target] = plan(law, [1e14], shape_for=smallest)["targets"]
+    assert any("within the limits has 1e+03 parameters" in text for text in target["warnings"])
+    [target] = plan(law, [1e14], shape_for=LADDER)["targets"]
+    assert not any("within the limits has" in text for text in target["warnings"])
+
+
+@pytest.mark.parametrize(("flops", "text"), [(1e9, "below these nobody knows"), (1e16, "in steps")])
+def test_next_runs_far_from_those_of_the_law_are_told(law, flops, text):
+    made = plan(law, [1e14], next_flops=flops)
+    assert text in made["next_runs"]["warnings"][0]
+    assert plan(law, [1e14], next_flops=1e13)["next_runs"]["warnings"] == []
+
+
 def test_the_plan_tells_the_next_runs_that_make_its_first_target_surer(law):
     made = plan(law, [1e14], shape_for=LADDER, next_flops=1e13)
     assert json.loads(encode(made)) == made

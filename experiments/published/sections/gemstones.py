@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from scaling.analysis.approaches import Allocation, disagreement, envelope, hull, of_law
+from scaling.analysis.agreement import disagreement
+from scaling.analysis.approaches import Allocation, envelope, hull, of_law
 from scaling.analysis.fit import fit
 from scaling.analysis.laws import CHINCHILLA
 from sections.rows import Row, Section, beside, close, interval, least, minimum, near, runs_of

@@ -20,7 +20,7 @@ def headline(evidence: Evidence) -> str:
         held = "held" if verdict["inside_interval"] else "did not hold"
         side = "above" if error > 0 else "below"
         return (
-            f"Predicted {predicted['value']:.3f} nats per token, "
+            f"Predicted {predicted['value']:.3f} {evidence.unit}, "
             f"measured {verdict['measured']:.3f}, "
             f"for a run of {power(verdict['flops'])} FLOPs{_reach(evidence)}. "
             f"The 90% interval, {low:.3f} to {high:.3f}, {held} the measured loss; "
@@ -31,7 +31,7 @@ def headline(evidence: Evidence) -> str:
         loss = (target.get("run") or target)["loss"]
         low, high = loss["interval_90"]
         return (
-            f"Predicted {loss['value']:.3f} nats per token (90% interval {low:.3f} to {high:.3f}) "
+            f"Predicted {loss['value']:.3f} {evidence.unit} (90% interval {low:.3f} to {high:.3f}) "
             f"for a run of {power(target['flops'])} FLOPs that has not been trained yet."
         )
     if law:
@@ -46,6 +46,7 @@ def warnings(evidence: Evidence) -> list[str]:
     found += [str(text) for text in (law["diagnostics"].get("warnings") or [] if law else [])]
     for target in plan["targets"] if plan else []:
         found += [str(text) for text in target.get("warnings") or []]
+    found += [str(text) for text in ((plan or {}).get("next_runs") or {}).get("warnings") or []]
     found += _unproven(evidence)
     return list(dict.fromkeys([*found, *_late(evidence)]))
 
@@ -76,7 +77,8 @@ def promise(evidence: Evidence) -> str:
         f"With these runs the 90% interval of the prediction at "
         f"{count(chosen['target']['params'])} parameters and {count(chosen['target']['tokens'])} "
         f"tokens, now {low:.4f} to {high:.4f}, is expected to be as narrow as {lower:.4f} to "
-        f"{upper:.4f}."
+        f"{upper:.4f}. (It is that of the law; one run has noise of its own besides, which the "
+        "interval of a planned run includes.)"
     )
 
 

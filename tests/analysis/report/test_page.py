@@ -16,6 +16,7 @@ from scaling.analysis.report.charts import themes
 from scaling.analysis.report.exhibits import EXHIBITS
 from scaling.analysis.report.figures import SPAN, scale_colours
 from scaling.analysis.report.panels import ROLES
+from scaling.analysis.report.tables.laws import law_table
 
 
 def change(path: Path, **fields: Any) -> None:
@@ -123,6 +124,18 @@ def test_headline_says_predicted_measured_and_whether_the_interval_held(study: P
     assert "measured 2.621" in text
     assert "held the measured loss" in text
     assert "3.3 times the largest" in text
+
+
+def test_a_law_of_bits_is_not_said_to_be_of_nats(tmp_path: Path, studies: SimpleNamespace) -> None:
+    studies.write(tmp_path)
+    law = json.loads((tmp_path / "law.json").read_text())
+    change(tmp_path / "law.json", convention=law["convention"] | {"loss": "val_bpb"})
+    evidence = read_evidence(tmp_path)
+    assert "in the unit of val_bpb, measured" in headline(evidence)
+    units = [row[-1] for row in law_table(evidence).rows]
+    assert "in the unit of val_bpb" in units
+    assert "nats per token" not in units
+    assert "nats per token, measured" in headline(Evidence(verdict=evidence.verdict))
 
 
 def test_headline_says_so_when_the_interval_did_not_hold(

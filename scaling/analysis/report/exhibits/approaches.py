@@ -20,7 +20,11 @@ from scaling.analysis.report.panels import (
     tidy,
 )
 
-STYLES: dict[str, tuple[str, Marker]] = {"1": ("rival-1", "square"), "2": ("rival-2", "diamond")}
+STYLES: dict[str, tuple[str, Marker]] = {
+    "1: hull": ("rival-1", "square"),
+    "2: Akima": ("rival-2", "diamond"),
+    "2: parabolas": ("rival-3", "diamond-open"),
+}
 BEYOND = 10.0
 """The lines are drawn so many times beyond the largest compute, as the frontier is."""
 
@@ -28,8 +32,7 @@ BEYOND = 10.0
 class Way(NamedTuple):
     """An exponent of the optimal size in compute, with its 90% interval where there is one.
 
-    `allocation` has the points and lines; IsoFLOP parabolas have none, since the frontier shows
-    their minima.
+    `allocation` has the points and lines.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Way(NamedTuple):
     interval: Sequence[float] | None
     role: str
     marker: Marker
-    allocation: Allocation | None
+    allocation: Allocation
 
 
 def ways(evidence: Evidence) -> list[Way]:
@@ -45,23 +48,18 @@ def ways(evidence: Evidence) -> list[Way]:
     found = []
     for allocation in evidence.allocations:
         number, _, how = allocation.approach.removeprefix("Approach ").partition(" ")
-        role, marker = STYLES.get(number, ("predicted", "circle"))
-        line = allocation.params
+        name, line = f"{number}: {how.strip('()')}", allocation.params
+        role, marker = STYLES.get(name, ("predicted", "circle"))
         along_ends = number == "1" and allocation.rows is not None and not evidence.of_checkpoints
-        name = f"{number}: {how.strip('()')}{' of ends' if along_ends else ''}"
+        name += " of ends" if along_ends else ""
         found.append(Way(name, line.exponent, line.interval, role, marker, allocation))
-    measured = ((evidence.law or {}).get("isoflop") or {}).get("params_exponent")
-    if measured:
-        ends = measured.get("interval_90")
-        found.append(Way("2: parabolas", measured["value"], ends, "rival-3", "diamond-open", None))
     return sorted(found, key=lambda way: way.name[0])
 
 
 def panels(evidence: Evidence) -> list[Panel]:
     """Optimal size and tokens per parameter by each approach, and the exponents with intervals."""
     found = ways(evidence)
-    lines = [way for way in found if way.allocation]
-    if len(lines) < 2:
+    if len(found) < 2:
         return []
     fitted = [float(row["flops"]) for row in evidence.fitted]
     flops = np.geomspace(min(fitted), BEYOND * max(fitted), 40)
@@ -69,7 +67,7 @@ def panels(evidence: Evidence) -> list[Panel]:
     size, data = title(evidence, "params"), title(evidence, "tokens_per_parameter")
     drawn = []
     for words, y_title, write in (("size", size, count), ("data", data, tidy)):
-        series = [mark for way in lines for mark in _series(way, flops, words)]
+        series = [mark for way in found for mark in _series(way, flops, words)]
         drawn.append(
             Panel(
                 title=f"Optimal {words}",
@@ -96,7 +94,6 @@ def absent(evidence: Evidence) -> str:
 
 def _series(way: Way, flops: np.ndarray, words: str) -> list[Series]:
     allocation = way.allocation
-    assert allocation
     of_size = words == "size"
     at = allocation.params.at(flops) if of_size else allocation.tokens_per_parameter(flops)
     line = Series(x=flops.tolist(), y=at.tolist(), role=way.role, label=way.name)

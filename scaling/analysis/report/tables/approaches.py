@@ -1,13 +1,12 @@
 """Approaches 1, 2 and 3 in numbers: exponents with intervals, and the optimum each would plan."""
 
-from scaling.analysis.approaches import Allocation, disagreement
+from scaling.analysis.agreement import disagreement, unheard
+from scaling.analysis.approaches import Allocation
 from scaling.analysis.evidence import Evidence
-from scaling.analysis.holdout import budgets_of
 from scaling.analysis.report.exhibits.approaches import ways
 from scaling.analysis.report.exhibits.frontier import planned_runs
 from scaling.analysis.report.panels import count, power, tidy
 from scaling.analysis.report.tables.table import Cell, Entry, Table, between
-from scaling.runs import Runs
 
 
 def approach_table(evidence: Evidence) -> Table:
@@ -19,14 +18,10 @@ def approach_table(evidence: Evidence) -> Table:
     planned = [float(run["flops"]) for run in planned_runs(evidence) if run["flops"] > 0]
     flops = max(planned or [float(row["flops"]) for row in evidence.fitted])
     law = next((way.allocation for way in found if way.name.startswith("3")), None)
-    no_lines = Cell("the law's file holds their exponent alone")
     rows: list[list[Entry]] = []
     for way in found:
         row: list[Entry] = [way.name, f"{way.exponent:.3f}"]
         row += [between(way.interval, write="{:.3f}".format)]
-        if way.allocation is None:
-            rows.append([*row, no_lines, no_lines, no_lines, no_lines])
-            continue
         each, tokens = way.allocation, way.allocation.tokens
         row += [f"{tokens.exponent:.3f}", count(float(each.params.at(flops)))]
         row += [tidy(float(each.tokens_per_parameter(flops)))]
@@ -47,13 +42,6 @@ def _verdict(evidence: Evidence, way: Allocation, law: Allocation | None) -> Ent
         return Cell("the law has no optimum")
     if way is law:
         return Cell("it is the law")
-    if way.approach.startswith("Approach 1") and not evidence.of_checkpoints:
-        return Cell("these rows are no checkpoints: most ends of runs say little of the best size")
-    if way.approach.startswith("Approach 2") and evidence.runs and not in_budgets(evidence.runs):
-        return Cell("these runs do not come in budgets that are clear of one another")
+    if evidence.runs and (reason := unheard(way.approach, evidence.runs)):
+        return Cell(reason)
     return "disagrees" if disagreement([way, law]) else "agrees"
-
-
-def in_budgets(runs: Runs) -> bool:
-    """Whether the runs come in budgets, as those of Approach 2 should."""
-    return budgets_of(runs) is not None

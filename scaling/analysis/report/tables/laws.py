@@ -27,7 +27,7 @@ def law_table(evidence: Evidence) -> Table:
     units = {p.name: p.unit for p in evidence.form.parameters} if evidence.form else {}
     known = identifiability(evidence).get("parameters") or {}
     for name, value in (law["params"] if law else {}).items():
-        unit = units.get(name, "")
+        unit = units.get(name, "").replace("nats per token", evidence.unit)
         error = (law or {}).get("stderr", {}).get(name)
         ends = (law or {}).get("interval_95", {}).get(name)
         rows.append(

@@ -12,6 +12,7 @@ FACTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "steps": ("Steps", count),
     "learning_rate": ("Learning rate", tidy),
     "hours": ("Hours", tidy),
+    "hours_lifetime": ("Hours with inference", tidy),
     "cost": ("Cost", tidy),
     "epochs": ("Epochs", tidy),
     "flops_training": ("FLOPs of training", power),
@@ -26,8 +27,8 @@ def plan_table(evidence: Evidence) -> Table:
     rows = []
     verdict = evidence.verdict
     head = [
-        "FLOPs", "Optimal size", "Size, 90%", "Run's size", "Run's tokens", "Predicted loss",
-        "Loss, 90%",
+        "FLOPs", "Optimal size", "Size, 90%", "Tokens/param, 90%", "Run's size", "Run's tokens",
+        "Predicted loss", "Loss, 90%",
     ]  # fmt: skip
     head += ["Measured", "Error", "Held"] if verdict else []
     for target in _targets(evidence):
@@ -37,6 +38,7 @@ def plan_table(evidence: Evidence) -> Table:
         row += [
             count(target["params"]["value"]),
             between(target["params"].get("interval_90"), write=count),
+            between((target.get("tokens_per_parameter") or {}).get("interval_90"), write=tidy),
         ]
         none = Cell("no model of the ladder was chosen")
         row += [count(run["params"]), count(run["tokens"])] if run else [none, none]
@@ -48,7 +50,7 @@ def plan_table(evidence: Evidence) -> Table:
         else:
             rows.append([*row, *[Cell("not trained yet")] * (3 if verdict else 0)])
     title = "Prediction and measurement" if verdict else "The planned run"
-    return Table(title=title, head=head, rows=rows, wide=["Run's tokens"])
+    return Table(title=title, head=head, rows=rows, wide=["Run's tokens", "Tokens/param, 90%"])
 
 
 def recipe_table(evidence: Evidence) -> Table:
@@ -76,7 +78,12 @@ def alternative_table(evidence: Evidence) -> Table:
     for option in options:
         change = option.get("change")
         interval = (change or {}).get("interval_90")
-        row: list[Entry] = [option["name"], count(option["params"]), count(option["tokens"])]
+        beyond = "" if option.get("within_limits", True) else " (beyond the limits)"
+        row: list[Entry] = [
+            option["name"] + beyond,
+            count(option["params"]),
+            count(option["tokens"]),
+        ]
         row += [power(option["flops"])]
         row += [cell(option.get("hours"), write=tidy, why="no machine was given")]
         row += [f"{option['loss']:.4f}"]
@@ -117,6 +124,8 @@ def _targets(evidence: Evidence) -> list[Mapping[str, Any]]:
 def _tells(name: str, target: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
     """Whether a fact of a run is there, and not the compute of the target once more."""
     found = _value(run.get(name))
+    if name == "hours_lifetime" and found == run.get("hours"):
+        return False
     return bool(found) and not (
         name.startswith("flops") and abs(float(found or 0) / target["flops"] - 1) < 1e-3
     )
