@@ -4,6 +4,8 @@ Muennighoff et al. 2023, section 5: sizes x unique tokens x epochs; the law (equ
 two constants for how fast repeated tokens and excess parameters lose their worth. Runs of one size
 on the same text share a trunk.
 
+On 2 cores about 7 minutes, `:tiny` 1 minute; `:large` is for accelerators.
+
 scaling quickstart --config=configs/data_constrained.py --workdir=runs/repeats   (grid, law, report)
 scaling sweep --config=configs/data_constrained.py:tiny --workdir=runs/repeats-tiny
 scaling sweep --config=configs/data_constrained.py:large --workdir=runs/repeats-large --dry_run

@@ -4,6 +4,8 @@ Hoffmann et al. 2022, section 3.2 (Approach 2): at each budget several sizes, ea
 exactly that budget; the best sizes over the budgets are the frontier. Runs of one size share a
 trunk, from which each cools down over the last fifth of its tokens (Hagele et al. 2024, section 3).
 
+On 2 cores about 7.5 minutes, `:tiny` 1 minute; `:large` is for accelerators.
+
 scaling quickstart --config=configs/isoflop.py --workdir=runs/isoflop    (grid, law, report)
 scaling sweep --config=configs/isoflop.py:tiny --workdir=runs/isoflop-tiny
 scaling sweep --config=configs/isoflop.py:large --workdir=runs/isoflop-large --dry_run

@@ -6,6 +6,8 @@ here every run sees its tokens once, and cools down at its own end. That N count
 short, and schedules that did not end with the run, are why Kaplan's exponents are not Hoffmann's
 (Pearce and Song 2024; Porian et al. 2024): fit the same records under both conventions.
 
+On 2 cores about 7 minutes, `:tiny` 1 minute; `:large` is for accelerators.
+
 scaling quickstart --config=configs/kaplan.py --workdir=runs/kaplan    (grid, law, report)
 scaling fit runs/kaplan --law=kaplan --columns=params=params_non_embedding --out=runs/kaplan/theirs
 scaling sweep --config=configs/kaplan.py:tiny --workdir=runs/kaplan-tiny

@@ -6,6 +6,8 @@ the best depth grows with the logarithm of the width. Batch and rates are those 
 of that width at every depth: rates that hold over depth are
 `--config.parameterization.name=completep --config.parameterization.base_width=40`.
 
+On 2 cores `:tiny` takes about 1 minute; `:large` is for accelerators.
+
 scaling quickstart --config=configs/width_depth.py --workdir=runs/shape    (grid, law, report)
 scaling sweep --config=configs/width_depth.py:tiny --workdir=runs/shape-tiny
 scaling sweep --config=configs/width_depth.py:large --workdir=runs/shape-large --dry_run

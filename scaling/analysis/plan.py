@@ -201,10 +201,12 @@ class _Planner:
         least, source = 1.0, "scaling.sizes: the batch of its width"
         if self.batches is not None:
             source = f"fitted {self.batches.law}: {self.batches.form.equation}"
-        if np.isfinite(first.params) and self.batches is not None:
+        there = bool(np.isfinite(first.params))
+        if there and self.batches is not None:
             least = _ruled(self.batches, "batch_tokens", first)
-        elif np.isfinite(first.params):
-            least = float(sizes.training(sizes.nearest(float(first.params))).batch_tokens)
+        elif self.batches is None:
+            width = sizes.nearest(float(first.params)) if there else sizes.SMALLEST_WIDTH
+            least = float(sizes.training(width).batch_tokens)
         if budget.machine is not None:
             source = f"the machine and the critical batch, at least that of {source}"
         return dataclasses.replace(budget, least_batch_tokens=max(least, 1.0)), source

@@ -99,6 +99,13 @@ class Cell:
         return run_id(self.content)
 
     @property
+    def trunk_key(self) -> tuple[Any, ...]:
+        """The same for cells that differ in their budget alone."""
+        optimizer = self.content["optimizer"]
+        unique = self.content["budget"]["unique_tokens"]
+        return id(self.shape), self.content["seed"], unique, *optimizer.values()
+
+    @property
     def tokens(self) -> int:
         """How many it is trained on."""
         tokens: int = self.content["budget"]["tokens"]

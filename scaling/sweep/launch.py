@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from scaling.records import Record
+from scaling.sweep.cells import Cells
 from scaling.sweep.progress import CellProgress
 from scaling.sweep.tasks import Pack, tasks_of
 from scaling.train.loop import Stopped
@@ -45,10 +46,11 @@ def launch(
       Stopped: `stop` said so; what was trained is kept.
       OSError: a result could not be written; those before it are intact.
     """
+    cells = Cells.of(cells)
     check_data(cells, workshop)
     tasks, home = tasks_of(cells, trunks=trunks, packed=packed), workshop.workdir
     done: dict[str, Record] = {}
-    flops = {run_id(cell): cell.budget.flops for cell in cells}
+    flops = {cell.run_id: cell.flops for cell in cells.planned}
     with CellProgress(console, cells=len(cells), flops=sum(flops.values())) as progress:
         for task in tasks:
             ids = task.run_ids if isinstance(task, Pack) else ()
@@ -61,4 +63,4 @@ def launch(
                 done[record.run_id] = record
             if len(done) < len(cells) and stop():
                 raise Stopped(f"stopped after cell {len(done)} of {len(cells)}, as it was told")
-    return [done[run_id(cell)] for cell in cells]
+    return [done[cell.run_id] for cell in cells.planned]

@@ -4,17 +4,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling import config as configs
 from scaling.cells import branch_steps, trunk_content
+from scaling.config import hash_of, identity
 from scaling.files import write_json
 from scaling.outcome import Branch
 from scaling.records import Record, read
 from scaling.run import Watcher, run_packed, train_trunk
+from scaling.sweep.cells import Cell, Cells
 from scaling.train.loop import Diverged
-from scaling.workshop import Workshop, program_key, run_id
+from scaling.workshop import Workshop
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Trunk:
     """A run without a budget that others leave: its name, one of them, and after which updates."""
 
     name: str
-    cell: ConfigDict
+    cell: Cell
     steps: tuple[int, ...]
 
     @property
@@ -54,7 +56,12 @@ class Trunk:
         """Train it as far as it is needed; a trunk that diverges says so beside its states."""
         try:
             train_trunk(
-                self.cell, workshop, trunk=self.name, steps=self.steps, watch=watch, stop=stop
+                self.cell.config,
+                workshop,
+                trunk=self.name,
+                steps=self.steps,
+                watch=watch,
+                stop=stop,
             )
         except Diverged as error:
             write_json(self.folder(workshop.workdir) / "diverged.json", {"reason": str(error)})
@@ -66,26 +73,26 @@ class Pack:
     """Cells that train as one program, in this order; each with its trunk, or none of them, and
     after which update they leave it."""
 
-    cells: tuple[ConfigDict, ...]
+    cells: tuple[Cell, ...]
     trunks: tuple[Trunk, ...] | None
     step: int
 
     @property
     def run_ids(self) -> tuple[str, ...]:
         """Names of the runs."""
-        return tuple(run_id(cell) for cell in self.cells)
+        return tuple(cell.run_id for cell in self.cells)
 
     @property
     def name(self) -> str:
         """The name of its run, or of all of them together."""
         if len(self.cells) == 1:
             return self.run_ids[0]
-        return f"pack-{configs.hash_of({'runs': self.run_ids})[:12]}"
+        return f"pack-{hash_of({'runs': self.run_ids})[:12]}"
 
     @property
     def tokens(self) -> int:
         """Tokens that are trained, those of trunks left out."""
-        return sum(cell.budget.tokens - self.step * cell.batch_tokens for cell in self.cells)
+        return sum(cell.tokens - self.step * cell.batch_tokens for cell in self.cells)
 
     def done(self, workdir: Path) -> bool:
         """Whether every cell has its record."""
@@ -105,7 +112,8 @@ class Pack:
                 Branch(trunk.name, self.step, trunk.folder(home) / "checkpoints")
                 for trunk in self.trunks
             ]
-        return run_packed(self.cells, workshop, watch=watch, stop=stop, branches=branches)
+        configs = [cell.config for cell in self.cells]
+        return run_packed(configs, workshop, watch=watch, stop=stop, branches=branches)
 
     def records(self, workdir: Path) -> list[Record]:
         """The records of its cells."""
@@ -118,47 +126,47 @@ Task = Trunk | Pack
 def tasks_of(cells: Sequence[ConfigDict], *, trunks: bool, packed: int) -> list[Task]:
     """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
     done already."""
-    shared = trunks_of(cells) if trunks else {}
+    planned = Cells.of(cells).planned
+    shared = trunks_of(planned) if trunks else {}
     tasks: dict[str, Task] = {}
-    for pack in packs_of(cells, shared, packed=packed):
+    for pack in packs_of(planned, shared, packed=packed):
         both: list[Task] = [*(pack.trunks or ()), pack]
         for task in both:
             tasks.setdefault(task.name, task)
     return list(tasks.values())
 
 
-def trunks_of(cells: Sequence[ConfigDict]) -> dict[str, Trunk]:
+def trunks_of(cells: Sequence[Cell]) -> dict[str, Trunk]:
     """The trunks of cells that differ in their budget alone, by the run ids of those that leave
     them."""
-    together: dict[str, list[ConfigDict]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
     for cell in cells:
-        if branch_steps(cell) is not None:
-            content = trunk_content(configs.identity(configs.plain(cell)))
-            together[configs.hash_of(content)].append(cell)
+        if branch_steps(cell.content) is not None:
+            alike[cell.trunk_key].append(cell)
+    together: dict[str, list[Cell]] = defaultdict(list)
+    for group in alike.values():
+        # Shapes that are written differently may be the same.
+        together[hash_of(trunk_content(identity(group[0].content)))] += group
     found: dict[str, Trunk] = {}
     for digest, group in together.items():
-        budgets = {cell.budget.tokens for cell in group}
-        if len(budgets) < 2:
+        if len({cell.tokens for cell in group}) < 2:
             continue
-        width, seed = group[0].model.width, group[0].seed
-        steps = tuple(sorted({branch_steps(cell) or 0 for cell in group}))
+        width, seed = group[0].content["model"]["width"], group[0].content["seed"]
+        steps = tuple(sorted({branch_steps(cell.content) or 0 for cell in group}))
         trunk = Trunk(f"w{width:03d}-s{seed}-{digest[:8]}", group[0], steps)
-        found |= {run_id(cell): trunk for cell in group}
+        found |= {cell.run_id: trunk for cell in group}
     return found
 
 
-def packs_of(
-    cells: Sequence[ConfigDict], trunks: dict[str, Trunk], *, packed: int
-) -> Iterator[Pack]:
+def packs_of(cells: Sequence[Cell], trunks: dict[str, Trunk], *, packed: int) -> Iterator[Pack]:
     """Cells of one program, length and branch point, at most `packed` at a time; the order is that
     of the first cell of each."""
-    alike: dict[tuple[str, ...], list[ConfigDict]] = defaultdict(list)
+    alike: dict[tuple[str, str, int, int], list[Cell]] = defaultdict(list)
     for cell in cells:
-        left_at = (branch_steps(cell) or 0) if run_id(cell) in trunks else 0
-        corpus = configs.hash_of(configs.plain(cell.corpus))
-        alike[program_key(cell), corpus, str(cell.budget.tokens), str(left_at)].append(cell)
+        left_at = (branch_steps(cell.content) or 0) if cell.run_id in trunks else 0
+        alike[cell.shape.program, cell.shape.corpus, cell.tokens, left_at].append(cell)
     for (*_, step), group in alike.items():
         for first in range(0, len(group), packed):
             part = tuple(group[first : first + packed])
-            left = tuple(trunks[run_id(cell)] for cell in part if run_id(cell) in trunks)
-            yield Pack(part, left or None, int(step))
+            left = tuple(trunks[cell.run_id] for cell in part if cell.run_id in trunks)
+            yield Pack(part, left or None, step)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from scaling import cells, config
 from scaling.records import Record
+from scaling.sweep.cells import Cells
 from scaling.sweep.launch import launch
 from scaling.sweep.tasks import packs_of, trunks_of
 from scaling.workshop import Workshop, run_id
@@ -45,12 +46,12 @@ def test_the_branch_point_is_the_last_update_at_the_full_rate() -> None:
 def test_a_schedule_that_knows_its_budget_has_no_trunk(schedule: str) -> None:
     assert cells.branch_steps(cell_of(40, f"optimizer.schedule={schedule}")) is None
     group = [cell_of(steps, f"optimizer.schedule={schedule}") for steps in (20, 40)]
-    assert trunks_of(group) == {}
+    assert trunks_of(Cells.of(group).planned) == {}
 
 
 def test_runs_share_a_trunk_if_they_differ_in_their_budget_alone() -> None:
     group = [cell_of(20), cell_of(40), cell_of(40, seed=1), cell_of(80, "model.width=24")]
-    found = trunks_of(group)
+    found = trunks_of(Cells.of(group).planned)
     assert set(found) == {run_id(group[0]), run_id(group[1])}
     assert found[run_id(group[0])] == found[run_id(group[1])]
     assert found[run_id(group[0])].steps == tuple(
@@ -61,11 +62,9 @@ def test_runs_share_a_trunk_if_they_differ_in_their_budget_alone() -> None:
 def test_packs_hold_runs_of_one_shape_and_length() -> None:
     grid = [cell_of(steps, f"optimizer.learning_rate={rate}", seed=seed)
             for steps in (20, 40) for rate in (0.01, 0.02) for seed in (0, 1)]  # fmt: skip
-    packs = list(packs_of(grid, {}, packed=3))
+    packs = list(packs_of(Cells.of(grid).planned, {}, packed=3))
     assert [len(pack.cells) for pack in packs] == [3, 1, 3, 1]
-    assert sorted(run_id(cell) for pack in packs for cell in pack.cells) == sorted(
-        map(run_id, grid)
-    )
+    assert sorted(cell.run_id for pack in packs for cell in pack.cells) == sorted(map(run_id, grid))
 
 
 def final_params(workdir: Path, record: Record) -> dict[str, np.ndarray]:
