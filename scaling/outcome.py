@@ -134,7 +134,7 @@ def record_of(
     shape, architecture = cells.size_of(cell), cells.architecture_of(cell)
     count = counts.parameters(shape, architecture)
     content = configs.plain(cell)
-    values, reasons = _measured(cell, outcome)
+    values, reasons = _measured(cell, outcome, branch)
     return Record(
         run_id=name,
         status=outcome.status,
@@ -171,7 +171,7 @@ class _Measured(NamedTuple):
     null_reasons: dict[str, str]
 
 
-def _measured(cell: ConfigDict, outcome: Outcome) -> _Measured:
+def _measured(cell: ConfigDict, outcome: Outcome, branch: Branch | None) -> _Measured:
     values: dict[str, Any] = dict.fromkeys(MEASURED)
     if outcome.evaluation is None:
         lost = f"the run {outcome.status}: {outcome.reason}"
@@ -180,6 +180,8 @@ def _measured(cell: ConfigDict, outcome: Outcome) -> _Measured:
     tokens, seconds = cell.budget.tokens, outcome.train_seconds
     unique = min(tokens, seen_of(cell) or tokens)
     counted, peak = flops_counted(cell, tokens=tokens), peak_flops(cell)
+    # The seconds are those of the run itself, without its trunk's.
+    own = tokens - (0 if branch is None else branch.step * cell.batch_tokens)
     values |= {
         "tokens": tokens,
         "unique_tokens": unique,
@@ -198,14 +200,14 @@ def _measured(cell: ConfigDict, outcome: Outcome) -> _Measured:
             f"the {cell.objective.name} objective predicts a part of the text, given the rest"
         )
     if seconds > 0:
-        values["tokens_per_second"] = tokens / seconds
+        values["tokens_per_second"] = own / seconds
     else:
         reasons["tokens_per_second"] = "the journal of a finished run was lost, and its clock"
     if peak is None:
         kind = jax.devices()[0].device_kind
         reasons["mfu"] = f"no published peak for the device kind {kind!r}"
     elif seconds > 0:
-        values["mfu"] = counted / seconds / peak
+        values["mfu"] = flops_counted(cell, tokens=own) / seconds / peak
     else:
         reasons["mfu"] = reasons["tokens_per_second"]
     return _Measured(values, reasons)

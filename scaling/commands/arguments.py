@@ -44,8 +44,33 @@ def sweep(parser: argparse.ArgumentParser) -> None:
     study(parser)
     _again(parser)
     _workers(parser)
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print what it will cost (parameters, tokens, FLOPs, memory, time) and stop; nothing "
+        "is written in the work directory",
+    )
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="with --dry_run: compile every shape and try it for a second, for its time and memory",
+    )
+    parser.add_argument(
+        "--only",
+        type=_patterns,
+        metavar="GLOB_OR_RUN_ID,...",
+        help="these cells of the grid alone, as in --only='w016-*,w024-2.07e10-s2-e66d1a98'; what "
+        "trains as one program with them comes along",
+    )
     # Of a process that --workers starts.
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+
+
+def _patterns(text: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("give run ids or patterns such as 'w016-*'")
+    return found
 
 
 def run(parser: argparse.ArgumentParser) -> None:

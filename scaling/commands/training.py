@@ -6,14 +6,14 @@ What they need is imported when one of them runs: `scaling --help` waits for no 
 import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+from scaling.commands import preview
 
+if TYPE_CHECKING:
     from scaling.config import Study as Loaded
+    from scaling.sweep.cells import Cells
 
 
 def quickstart(options: argparse.Namespace) -> int:
@@ -26,17 +26,22 @@ def quickstart(options: argparse.Namespace) -> int:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Train the grid of a config."""
-    from scaling.config import load
+    """Train the grid of a config, or say what it would cost."""
+    from scaling.config import ConfigError, load
 
+    if options.measure and not options.dry_run:
+        raise ConfigError("--measure belongs to --dry_run; give both")
     loaded = load(options.config, options.overrides)
+    if options.dry_run:
+        return preview.dry_run(loaded, _cells(loaded), options)
     if options.worker is not None:
-        return _work(loaded, options.workdir)
+        return _work(loaded, options)
     return _study(loaded, options.workdir, options, whole=False)
 
 
-def _work(loaded: "Loaded", workdir: Path) -> int:
+def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
     """One of the processes of `--workers`; the one that started them holds the work directory."""
+    from scaling.sweep.grid import chosen
     from scaling.sweep.tasks import tasks_of
     from scaling.sweep.workers import keep_to_cores, work
     from scaling.train.loop import Stopped
@@ -44,24 +49,29 @@ def _work(loaded: "Loaded", workdir: Path) -> int:
 
     keep_to_cores()
     open_compile_cache(loaded.config.runtime.compile_cache)
-    sweep = loaded.config.sweep
-    tasks = tasks_of(_cells(loaded), trunks=sweep.trunks, packed=sweep.packed or 1)
+    cells, sweep = _cells(loaded), loaded.config.sweep
+    only = chosen(cells, options.only)
+    tasks = tasks_of(cells, trunks=sweep.trunks, packed=sweep.packed or 1, only=only)
     with StopRequest() as stop:
         try:
-            work(tasks, workdir, watch=lambda tick: None, stop=stop)
+            work(tasks, options.workdir, watch=lambda tick: None, stop=stop)
         except Stopped as error:
             return _stopped(error)
     return 0
 
 
-def _cells(loaded: "Loaded") -> "Sequence[ConfigDict]":
+def _cells(loaded: "Loaded") -> "Cells":
     from scaling.config import ConfigError
+    from scaling.sweep.cells import Cells
 
     if loaded.grid is None:
         raise ConfigError(
             "this config has no get_grid(config); use `scaling train` for a single run"
         )
-    return loaded.grid(loaded.config)
+    cells = Cells.of(loaded.grid(loaded.config))
+    if not cells:
+        raise ConfigError("the grid of this config has no cells; give its axes some values")
+    return cells
 
 
 def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whole: bool) -> int:
@@ -70,8 +80,10 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     from scaling.analysis.report import terminal_table
     from scaling.config import plain
     from scaling.provenance import devices
+    from scaling.sweep.grid import chosen
     from scaling.sweep.launch import launch
     from scaling.sweep.study import check, study
+    from scaling.sweep.tasks import pack_ids, tasks_of
     from scaling.sweep.workdir import claim, set_failed_aside
     from scaling.sweep.workers import supervise
     from scaling.train.loop import Stopped
@@ -80,6 +92,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
 
     console = Console()
     cells, sweep = _cells(loaded), loaded.config.sweep
+    only = None if whole else chosen(cells, options.only)
     if whole:
         check(loaded.config, cells)
     open_compile_cache(loaded.config.runtime.compile_cache)
@@ -91,8 +104,11 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
             if options.workers > 1:
                 words = [f"--config={options.config}", f"--workdir={workdir}"]
                 words += [f"--config.{override}" for override in options.overrides]
+                words += [f"--only={','.join(options.only)}"] if only is not None else []
+                packed = sweep.packed or 1
+                tasks = tasks_of(cells, trunks=sweep.trunks, packed=packed, only=only)
                 supervise(
-                    cells,
+                    cells.only(pack_ids(tasks)),
                     workdir,
                     command=lambda index: ["sweep", *words, f"--worker={index}"],
                     workers=options.workers,
@@ -109,6 +125,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                     stop=stop,
                     trunks=sweep.trunks,
                     packed=sweep.packed or 1,
+                    only=only,
                 )
                 made = []
         except Stopped as error:

@@ -144,6 +144,11 @@ class Cells(Sequence[ConfigDict]):
             planned.append(Cell(shapes[name], content))
         return cls(planned)
 
+    def only(self, run_ids: Iterable[str]) -> "Cells":
+        """Those of these names, in the order of the grid."""
+        wanted = frozenset(run_ids)
+        return Cells(cell for cell in self.planned if cell.run_id in wanted)
+
     @overload
     def __getitem__(self, index: int) -> ConfigDict: ...
 

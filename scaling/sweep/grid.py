@@ -9,6 +9,8 @@ A grid is a list of overrides, each a mapping of config keys to values:
 """
 
 import copy
+import difflib
+import fnmatch
 import itertools
 import math
 import random
@@ -126,6 +128,28 @@ def _number(numbers: dict[str, int], overrides: Overrides, config: ConfigDict) -
     if number >= SEEDS:
         raise ConfigError(f"seed {number} of a study, which has seeds for {SEEDS - 1} cells")
     return number
+
+
+def chosen(cells: Cells, only: Sequence[str] | None) -> frozenset[str] | None:
+    """The run ids that patterns such as `w016-*` name; None where there are no patterns.
+
+    Raises:
+      ConfigError: a pattern that names no cell; the nearest run id is told.
+    """
+    if only is None:
+        return None
+    names = [cell.run_id for cell in cells.planned]
+    found: set[str] = set()
+    for pattern in only:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"--only={pattern} names none of the {len(names)} cells; give run ids or patterns "
+                f"such as {near[:5]}*, the nearest run id is {near}"
+            )
+        found.update(matches)
+    return frozenset(found)
 
 
 def with_overrides(config: ConfigDict, overrides: Overrides) -> ConfigDict:

@@ -1,7 +1,7 @@
 """Runs the cells of a grid in this process: trunks first, then what leaves them, packed."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -9,7 +9,7 @@ from rich.console import Console
 from scaling.records import Record
 from scaling.sweep.cells import Cells
 from scaling.sweep.progress import CellProgress
-from scaling.sweep.tasks import Pack, tasks_of
+from scaling.sweep.tasks import Pack, pack_ids, tasks_of
 from scaling.train.loop import Stopped
 from scaling.workshop import Workshop, run_id
 
@@ -34,21 +34,23 @@ def launch(
     stop: Callable[[], bool] = lambda: False,
     trunks: bool = False,
     packed: int = 1,
+    only: Set[str] | None = None,
 ) -> list[Record]:
     """Train every cell that has no record yet and return all records, in the order of the cells.
 
     With `trunks`, cells that differ in their budget alone train what they have in common once; with
-    `packed`, as many cells of one shape and length train as one program. A cell that diverges is
-    recorded as such and the sweep goes on.
+    `packed`, as many cells of one shape and length train as one program; with `only` some run ids,
+    these alone and what is packed with them. A cell that diverges is recorded as such and the sweep
+    goes on.
 
     Raises:
       ConfigError: a cell that cannot be trained at all.
       Stopped: `stop` said so; what was trained is kept.
       OSError: a result could not be written; those before it are intact.
     """
-    cells = Cells.of(cells)
+    tasks, home = tasks_of(cells, trunks=trunks, packed=packed, only=only), workshop.workdir
+    cells = Cells.of(cells).only(pack_ids(tasks))
     check_data(cells, workshop)
-    tasks, home = tasks_of(cells, trunks=trunks, packed=packed), workshop.workdir
     done: dict[str, Record] = {}
     flops = {cell.run_id: cell.flops for cell in cells.planned}
     with CellProgress(console, cells=len(cells), flops=sum(flops.values())) as progress:

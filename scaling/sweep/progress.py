@@ -52,7 +52,7 @@ class CellProgress:
         left = remaining * seconds / worked if worked else None
         text = (
             f"{tick.run_id} {share:4.0%}  loss {tick.loss:.3f}  "
-            f"{tick.tokens_per_second:,.0f} tokens/s  ETA {_clock(left)}"
+            f"{tick.tokens_per_second:,.0f} tokens/s  ETA {clock(left)}"
         )
         self._live.update(
             self._task,
@@ -87,7 +87,8 @@ class CellProgress:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """A time as 04:05 or 1:04:05; --:-- where it is not known."""
     if seconds is None:
         return "--:--"
     minutes, rest = divmod(round(seconds), 60)

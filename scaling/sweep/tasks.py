@@ -1,8 +1,8 @@
 """Tasks of a sweep: trunks that cells share, and packs of cells that train as one program."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scaling.files import write_json
 from scaling.outcome import Branch
 from scaling.records import Record, read
 from scaling.run import Watcher, run_packed, train_trunk
-from scaling.sweep.cells import Cell, Cells
+from scaling.sweep.cells import Cell, Cells, Shape
 from scaling.train.loop import Diverged
 from scaling.workshop import Workshop
 
@@ -28,9 +28,29 @@ class Trunk:
     steps: tuple[int, ...]
 
     @property
+    def shape(self) -> Shape:
+        """That of its cells."""
+        return self.cell.shape
+
+    @property
+    def lanes(self) -> int:
+        """How many runs its program trains at once."""
+        return 1
+
+    @property
+    def updates(self) -> int:
+        """How far it is trained."""
+        return max(self.steps)
+
+    @property
     def tokens(self) -> int:
         """How far it is trained."""
-        return max(self.steps) * self.cell.batch_tokens
+        return self.updates * self.cell.batch_tokens
+
+    @property
+    def flops(self) -> float:
+        """What it takes, by `scaling.counts.flops_6nd`."""
+        return float(self.tokens * self.shape.flops_6nd_per_token)
 
     def folder(self, workdir: Path) -> Path:
         """Where its states are."""
@@ -42,9 +62,7 @@ class Trunk:
 
     def done(self, workdir: Path) -> bool:
         """Whether nothing is left to train."""
-        states = self.folder(workdir) / "checkpoints"
-        there = all((states / str(step) / "manifest.json").exists() for step in self.steps)
-        return there or self.diverged(workdir)
+        return trunk_done(workdir, self.name, self.steps)
 
     def ready(self, workdir: Path) -> bool:
         """A trunk waits for nothing."""
@@ -90,9 +108,29 @@ class Pack:
         return f"pack-{hash_of({'runs': self.run_ids})[:12]}"
 
     @property
+    def shape(self) -> Shape:
+        """That of its cells."""
+        return self.cells[0].shape
+
+    @property
+    def lanes(self) -> int:
+        """How many runs its program trains at once."""
+        return len(self.cells)
+
+    @property
+    def updates(self) -> int:
+        """How many are made, those of trunks left out."""
+        return self.cells[0].tokens // self.cells[0].batch_tokens - self.step
+
+    @property
     def tokens(self) -> int:
         """Tokens that are trained, those of trunks left out."""
         return sum(cell.tokens - self.step * cell.batch_tokens for cell in self.cells)
+
+    @property
+    def flops(self) -> float:
+        """What it takes, by `scaling.counts.flops_6nd`."""
+        return float(self.tokens * self.shape.flops_6nd_per_token)
 
     def done(self, workdir: Path) -> bool:
         """Whether every cell has its record."""
@@ -123,17 +161,56 @@ class Pack:
 Task = Trunk | Pack
 
 
-def tasks_of(cells: Sequence[ConfigDict], *, trunks: bool, packed: int) -> list[Task]:
+def trunk_done(workdir: Path, name: str, steps: Iterable[int]) -> bool:
+    """Whether nothing of a trunk is left to train: every state is there, or it has diverged."""
+    folder = workdir / "trunks" / name
+    states = (folder / "checkpoints" / str(step) / "manifest.json" for step in steps)
+    return all(path.exists() for path in states) or (folder / "diverged.json").exists()
+
+
+def tasks_of(
+    cells: Sequence[ConfigDict],
+    *,
+    trunks: bool,
+    packed: int,
+    only: Set[str] | None = None,
+) -> list[Task]:
     """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
-    done already."""
+    done already.
+
+    With `only` some run ids: the packs that hold them, and their trunks as far as those need them.
+    """
     planned = Cells.of(cells).planned
     shared = trunks_of(planned) if trunks else {}
+    packs = list(packs_of(planned, shared, packed=packed))
+    if only is not None:
+        packs = _narrowed([pack for pack in packs if not only.isdisjoint(pack.run_ids)])
     tasks: dict[str, Task] = {}
-    for pack in packs_of(planned, shared, packed=packed):
+    for pack in packs:
         both: list[Task] = [*(pack.trunks or ()), pack]
         for task in both:
             tasks.setdefault(task.name, task)
     return list(tasks.values())
+
+
+def pack_ids(tasks: Iterable[Task]) -> list[str]:
+    """The runs that tasks make, in their order."""
+    return [name for task in tasks if isinstance(task, Pack) for name in task.run_ids]
+
+
+def _narrowed(packs: Sequence[Pack]) -> list[Pack]:
+    """The same packs, with trunks that go no further than these leave them."""
+    steps: dict[str, set[int]] = defaultdict(set)
+    for pack in packs:
+        for trunk in pack.trunks or ():
+            steps[trunk.name].add(pack.step)
+    shorter = {name: tuple(sorted(found)) for name, found in steps.items()}
+    return [
+        replace(pack, trunks=tuple(replace(t, steps=shorter[t.name]) for t in pack.trunks))
+        if pack.trunks
+        else pack
+        for pack in packs
+    ]
 
 
 def trunks_of(cells: Sequence[Cell]) -> dict[str, Trunk]:

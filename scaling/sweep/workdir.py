@@ -54,13 +54,24 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
         # A study that was refused before its first run has made nothing that could be lost.
         if found is None or (found != config and not (workdir / "runs").exists()):
             write_json(workdir / STUDY_FILE, config)
-        elif identity(found) != identity(config):
-            lines = "\n  ".join(differences(identity(found), identity(config)))
-            raise WorkdirError(
-                f"{workdir} holds another study; it differs in (there -> here)\n  {lines}\n"
-                "use another --workdir, or the config it was started with"
-            )
+        check_study(workdir, config)
         yield
+
+
+def check_study(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a directory that holds runs of another study than this plain config's.
+
+    Raises:
+      WorkdirError: it does; the differing fields are named.
+    """
+    found = read_study(workdir)
+    if found is None or identity(found) == identity(config) or not (workdir / "runs").exists():
+        return
+    lines = "\n  ".join(differences(identity(found), identity(config)))
+    raise WorkdirError(
+        f"{workdir} holds another study; it differs in (there -> here)\n  {lines}\n"
+        "use another --workdir, or the config it was started with"
+    )
 
 
 def set_failed_aside(workdir: Path, cells: Sequence[ConfigDict]) -> list[str]:

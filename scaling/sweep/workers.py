@@ -16,11 +16,12 @@ from rich.console import Console
 
 from scaling.records import read
 from scaling.run import Watcher
+from scaling.sweep.cells import Cells
 from scaling.sweep.claims import LEASE_SECONDS, Claim, Claims
 from scaling.sweep.launch import check_data
 from scaling.sweep.progress import CellProgress
 from scaling.train.loop import Stopped
-from scaling.workshop import Workshop, run_id
+from scaling.workshop import Workshop
 
 POLL_SECONDS = 0.5
 KINDS = ("runs", "packs", "trunks")
@@ -190,7 +191,7 @@ def supervise(
       ChildProcessError: workers died without a result in between.
     """
     check_data(cells, Workshop(workdir))
-    flops = {run_id(cell): cell.budget.flops for cell in cells}
+    flops = {cell.run_id: cell.flops for cell in Cells.of(cells).planned}
     shown: set[str] = set()
     running = [_start(command(index), index, workers) for index in range(workers)]
     deaths = 0

@@ -98,6 +98,8 @@ def test_a_run_that_leaves_a_trunk_is_bitwise_the_run_by_itself(
         assert one.branch_tokens is not None
         assert other.parent is None
         trained.append(one.tokens - one.branch_tokens)
+        # Its speed is that of what it trained itself.
+        assert one.tokens_per_second == pytest.approx(trained[-1] / one.train_seconds)
         theirs = final_params(alone, other)
         for name, value in final_params(tmp_path, one).items():
             np.testing.assert_array_equal(value, theirs[name], err_msg=name)
