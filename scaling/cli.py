@@ -125,15 +125,15 @@ VERBS = {
         training.train,
     ),
     "sweep": Verb(
-        "train the grid of a config, without fitting",
-        "scaling sweep --config=configs/quickstart.py --workdir=runs/grid",
+        "train the grid of a config, without fitting, or tell what it costs",
+        "scaling sweep --config=configs/ladder.py --workdir=runs/ladder --dry_run",
         arguments.sweep,
         training.sweep,
     ),
     "status": Verb(
         "what a work directory holds and what is still to do",
-        "scaling status runs/quickstart",
-        arguments.workdir,
+        "scaling status runs/quickstart --watch",
+        arguments.status,
         training.status,
     ),
     "fit": Verb(

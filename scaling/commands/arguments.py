@@ -62,6 +62,20 @@ def sweep(parser: argparse.ArgumentParser) -> None:
         help="these cells of the grid alone, as in --only='w016-*,w024-2.07e10-s2-e66d1a98'; what "
         "trains as one program with them comes along",
     )
+    parser.add_argument(
+        "--max_hours",
+        type=_positive,
+        metavar="HOURS",
+        help="stop when this command has run so long, and start nothing that would take longer; "
+        "everything is kept, exit code 75",
+    )
+    parser.add_argument(
+        "--max_flops",
+        type=_positive,
+        metavar="FLOPS",
+        help="start nothing that would bring this command over so many FLOPs (6ND); everything is "
+        "kept, exit code 75",
+    )
     # Of a process that --workers starts.
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
 
@@ -104,6 +118,19 @@ def quickstart(parser: argparse.ArgumentParser) -> None:
 
 def workdir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="the directory of a study")
+
+
+def status(parser: argparse.ArgumentParser) -> None:
+    workdir(parser)
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        const=5.0,
+        type=_positive,
+        metavar="SECONDS",
+        help="show what is under way again every so many seconds (5 where none are given), until "
+        "the grid is done",
+    )
 
 
 def runs(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,9 @@ What they need is imported when one of them runs: `scaling --help` waits for no 
 
 import argparse
 import contextlib
+import functools
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,10 @@ def sweep(options: argparse.Namespace) -> int:
     if options.measure and not options.dry_run:
         raise ConfigError("--measure belongs to --dry_run; give both")
     loaded = load(options.config, options.overrides)
+    if options.max_flops is not None and options.workers > 1:
+        raise ConfigError(
+            "--max_flops is for one process; use it without --workers, or --max_hours"
+        )
     if options.dry_run:
         return preview.dry_run(loaded, _cells(loaded), options)
     if options.worker is not None:
@@ -82,6 +88,8 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     from scaling.provenance import devices
     from scaling.sweep.grid import chosen
     from scaling.sweep.launch import launch
+    from scaling.sweep.limits import Limits
+    from scaling.sweep.roster import write_roster
     from scaling.sweep.study import check, study
     from scaling.sweep.tasks import pack_ids, tasks_of
     from scaling.sweep.workdir import claim, set_failed_aside
@@ -93,11 +101,18 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     console = Console()
     cells, sweep = _cells(loaded), loaded.config.sweep
     only = None if whole else chosen(cells, options.only)
+    limits = Limits() if whole else Limits(flops=options.max_flops, hours=options.max_hours)
     if whole:
         check(loaded.config, cells)
     open_compile_cache(loaded.config.runtime.compile_cache)
     console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
-    with claim(workdir, plain(loaded.config)), StopRequest() as stop:
+    grouped = functools.partial(tasks_of, cells, trunks=sweep.trunks, packed=sweep.packed or 1)
+    with claim(workdir, plain(loaded.config)), StopRequest() as asked:
+
+        def stop() -> bool:
+            return asked() or limits.over()
+
+        write_roster(workdir, cells, grouped())
         if options.retry_failed:
             set_failed_aside(workdir, cells)
         try:
@@ -105,10 +120,8 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                 words = [f"--config={options.config}", f"--workdir={workdir}"]
                 words += [f"--config.{override}" for override in options.overrides]
                 words += [f"--only={','.join(options.only)}"] if only is not None else []
-                packed = sweep.packed or 1
-                tasks = tasks_of(cells, trunks=sweep.trunks, packed=packed, only=only)
                 supervise(
-                    cells.only(pack_ids(tasks)),
+                    cells.only(pack_ids(grouped(only=only))),
                     workdir,
                     command=lambda index: ["sweep", *words, f"--worker={index}"],
                     workers=options.workers,
@@ -126,10 +139,11 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                     trunks=sweep.trunks,
                     packed=sweep.packed or 1,
                     only=only,
+                    limits=limits,
                 )
                 made = []
         except Stopped as error:
-            return _stopped(error)
+            return _stopped(error, "--max_hours is over: " if limits.over() else "")
         console.print(terminal_table(workdir))
         for name in (
             "records",
@@ -192,10 +206,10 @@ def train(options: argparse.Namespace) -> int:
         return 0 if record.status == "ok" else 1
 
 
-def _stopped(error: Exception) -> int:
+def _stopped(error: Exception, why: str = "") -> int:
     from scaling.train.processes import STOPPED
 
-    print(f"{error}; the same command continues there", file=sys.stderr)
+    print(f"{why}{error}; the same command continues there", file=sys.stderr)
     return STOPPED
 
 
@@ -208,10 +222,23 @@ def open_compile_cache(wanted: bool) -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Say what is done and what is not."""
+    """Say what is done and what is not, once or again and again."""
     from rich.console import Console
+    from rich.live import Live
 
-    from scaling.sweep.status import status
+    from scaling.sweep.status import complete, status
 
-    Console().print(status(options.workdir))
+    console = Console()
+    if options.watch is None:
+        console.print(status(options.workdir))
+        return 0
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while not complete(options.workdir):
+            shown = status(options.workdir, finished=False)
+            if console.is_terminal:
+                live.update(shown, refresh=True)
+            else:
+                console.print(shown)
+            time.sleep(options.watch)
+    console.print(status(options.workdir))
     return 0

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from scaling.records import Record
 from scaling.sweep.cells import Cells
+from scaling.sweep.limits import Limits
 from scaling.sweep.progress import CellProgress
 from scaling.sweep.tasks import Pack, pack_ids, tasks_of
 from scaling.train.loop import Stopped
@@ -35,17 +36,18 @@ def launch(
     trunks: bool = False,
     packed: int = 1,
     only: Set[str] | None = None,
+    limits: Limits | None = None,
 ) -> list[Record]:
     """Train every cell that has no record yet and return all records, in the order of the cells.
 
     With `trunks`, cells that differ in their budget alone train what they have in common once; with
     `packed`, as many cells of one shape and length train as one program; with `only` some run ids,
-    these alone and what is packed with them. A cell that diverges is recorded as such and the sweep
-    goes on.
+    these alone and what is packed with them; with `limits` as much as they admit. A cell that
+    diverges is recorded as such and the sweep goes on.
 
     Raises:
       ConfigError: a cell that cannot be trained at all.
-      Stopped: `stop` said so; what was trained is kept.
+      Stopped: `stop` or a limit said so; what was trained is kept.
       OSError: a result could not be written; those before it are intact.
     """
     tasks, home = tasks_of(cells, trunks=trunks, packed=packed, only=only), workshop.workdir
@@ -59,6 +61,8 @@ def launch(
             there = task.done(home)
             if there and not ids:
                 continue
+            if limits is not None and not there:
+                limits.admit(task, [one for one in tasks if not one.done(home)])
             watch = functools.partial(progress.tick, flops=sum(flops[name] for name in ids))
             for record in task.execute(workshop, home=home, watch=watch, stop=stop):
                 progress.finish(record, flops=flops[record.run_id], was_there=there)

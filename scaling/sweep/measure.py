@@ -106,9 +106,12 @@ def _time_steps(
     state, _ = step(state)
     jax.block_until_ready(state)
     began, dispatched = time.perf_counter(), 0
+    before = None
     while dispatched < 2 or time.perf_counter() - began < LEAST_SECONDS:
         state, metrics = step(state)
-        jax.block_until_ready(metrics)
+        # As the loop does: the next one waits while one is under way.
+        jax.block_until_ready(before)
+        before = metrics
         dispatched += 1
     jax.block_until_ready(state)
     elapsed = time.perf_counter() - began

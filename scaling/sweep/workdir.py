@@ -4,10 +4,11 @@ import fcntl
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
@@ -44,18 +45,41 @@ def claim(workdir: Path, config: Mapping[str, Any]) -> Iterator[None]:
             f"cannot write in {workdir}: {error.strerror}; choose another with --workdir=DIR",
         ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             raise WorkdirError(
                 f"another process is writing in {workdir}; wait for it, or use another --workdir"
-            ) from None
+            )
         found = read_study(workdir)
         # A study that was refused before its first run has made nothing that could be lost.
         if found is None or (found != config and not (workdir / "runs").exists()):
             write_json(workdir / STUDY_FILE, config)
         check_study(workdir, config)
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    # `is_claimed` holds it for a moment.
+    for _ in range(3):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def is_claimed(workdir: Path) -> bool:
+    """Whether a process holds the directory now, and so may be training in it."""
+    path = workdir / ".lock"
+    if not path.exists():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def check_study(workdir: Path, config: Mapping[str, Any]) -> None:

@@ -118,7 +118,8 @@ def test_another_config_is_refused_with_the_fields_that_differ(finished: Path) -
 def test_status_and_report_speak_of_a_finished_study(finished: Path) -> None:
     result = scaling("status", str(finished))
     assert result.returncode == 0
-    assert "10 ok, of a grid of 9" in result.stdout
+    assert "9 cells: 9 done" in result.stdout
+    assert "1 runs beside the grid: 1 done" in result.stdout
     again = scaling("report", str(finished))
     assert again.returncode == 0
     assert "report.html" in again.stdout
