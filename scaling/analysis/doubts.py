@@ -373,6 +373,6 @@ def _few_series(fit: Fit) -> list[str]:
         return []
     return [
         f"{n} series of checkpoints are few for the intervals of {p} parameters: with fewer than "
-        f"{FEW_SERIES * (p + 1)} a nominal 90% interval may hold 80%; train more runs, or stop "
+        f"{FEW_SERIES * (p + 1)} a nominal 90% interval holds 89 to 97%; train more runs, or stop "
         "some early"
     ]
