@@ -107,15 +107,15 @@ def resample(
     if len(refits) > 1:
         second = refits[1].value < refits[0].value
         theta = np.where(second[:, None], refits[1].theta, theta)
-    if method == "series":
-        groups = int(of.max()) + 1
-        apart = np.sqrt(groups / rng.chisquare(groups - 1, samples))
-        theta = problem.inside(best.theta + (theta - best.theta) * apart[:, None])
     if weights is not None:
         left = problem.target - problem.linked(theta)
         taken = _taken(problem.jacobian(best.theta)[:, free], residuals, weights, of)
         freedom = np.maximum(weights.sum(axis=1) - taken, 1)
         spreads = np.sqrt((weights * left**2).sum(axis=1) / freedom)
+    if method == "series":  # only now: residuals are those of the refit itself
+        groups = int(of.max()) + 1
+        apart = np.sqrt(groups / rng.chisquare(groups - 1, samples))
+        theta = problem.inside(best.theta + (theta - best.theta) * apart[:, None])
     return Resampled(theta, spreads, method)
 
 
