@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -343,8 +344,6 @@ def _attempt(
         workshop.program(cell, packed=packed_of(cells)),
         evaluator(cells, workshop, stop=stop),
     )
-    values = [hyper(cell) for cell in cells]
-    hypers = values[0] if len(cells) == 1 else jax.tree.map(lambda *v: jnp.stack(v), *values)
     results: list[Evaluation | None] = [None] * len(cells)
     lost: dict[int, tuple[str, str | None]] = {}
     reporter: Reporter | None = None
@@ -364,7 +363,7 @@ def _attempt(
                     program,
                     opened.state,
                     _batches(cells, workshop),
-                    hypers,
+                    hypers(cells),
                     steps=steps,
                     cadence=_cadence(cell),
                     hooks=reporter,
@@ -402,6 +401,31 @@ def _attempt(
         )
         for lane, (status, reason) in enumerate(ends)
     ]
+
+
+def compile_ahead(
+    cells: Sequence[ConfigDict], workshop: Workshop, pool: Executor, *, starts: bool, measures: bool
+) -> None:
+    """Let `pool` compile what these cells need together, before they are trained: those that start
+    from nothing, and those that are measured.
+
+    Raises:
+      ConfigError: as of `run_packed`.
+    """
+    first = cells[0]
+    workshop.program(first, packed=packed_of(cells)).compile_ahead(
+        pool,
+        batch=_batches(cells, workshop)(0),
+        hyper=hypers(cells),
+        starts=starts,
+        measured=next(workshop.validation(first, limit=1)) if measures else None,
+    )
+
+
+def hypers(cells: Sequence[ConfigDict]) -> optim.Hyper:
+    """Those of one cell, or of packed ones beside each other."""
+    values = [hyper(cell) for cell in cells]
+    return values[0] if len(cells) == 1 else jax.tree.map(lambda *v: jnp.stack(v), *values)
 
 
 def hyper(cell: ConfigDict) -> optim.Hyper:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from scaling.config import hash_of, identity
 from scaling.files import write_json
 from scaling.outcome import Branch
 from scaling.records import Record, read
-from scaling.run import Watcher, run_packed, train_trunk
+from scaling.run import Watcher, compile_ahead, run_packed, train_trunk
 from scaling.sweep.cells import Cell, Cells, Shape
 from scaling.train.loop import Diverged
 from scaling.workshop import Workshop
@@ -67,6 +68,10 @@ class Trunk:
     def ready(self, workdir: Path) -> bool:
         """A trunk waits for nothing."""
         return True
+
+    def compile_ahead(self, workshop: Workshop, pool: Executor) -> None:
+        """Let `pool` compile what it needs."""
+        compile_ahead([self.cell.config], workshop, pool, starts=True, measures=False)
 
     def execute(
         self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]
@@ -139,6 +144,11 @@ class Pack:
     def ready(self, workdir: Path) -> bool:
         """Whether the trunks are there that its cells leave."""
         return all(trunk.done(workdir) for trunk in self.trunks or ())
+
+    def compile_ahead(self, workshop: Workshop, pool: Executor) -> None:
+        """Let `pool` compile what its cells need."""
+        configs = [cell.config for cell in self.cells]
+        compile_ahead(configs, workshop, pool, starts=self.trunks is None, measures=True)
 
     def execute(
         self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]
