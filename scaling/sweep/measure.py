@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from scaling.run import hypers
+from scaling.inputs import hypers_of
 from scaling.sweep.cells import Cell
 from scaling.sweep.forecast import Key, Speed, key_of
 from scaling.sweep.tasks import Pack, Task
@@ -83,7 +83,7 @@ def _arguments(
     configs: list[ConfigDict], program: Program, workshop: Workshop
 ) -> tuple[TrainState, Any, Any]:
     keys = [jax.random.key(config.seed) for config in configs]
-    told = hypers(configs)
+    told = hypers_of(configs)
     each = []
     for config in configs:
         stream = workshop.stream(config, tokens=program.dispatch_steps * config.batch_tokens)

@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 from scaling.cells import branch_steps, trunk_content
 from scaling.config import hash_of, identity
 from scaling.files import write_json
+from scaling.inputs import compile_ahead
 from scaling.outcome import Branch
 from scaling.records import Record, read
-from scaling.run import Watcher, compile_ahead, run_packed, train_trunk
+from scaling.run import Watcher, run_packed, train_trunk
 from scaling.sweep.cells import Cell, Cells, Shape
 from scaling.train.loop import Diverged
 from scaling.workshop import Workshop
