@@ -25,8 +25,8 @@ def study(parser: argparse.ArgumentParser) -> None:
 def _folder(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(
-            f"found {text}, and an object store is no file system; give a folder, or one where a "
-            "file system is mounted"
+            f"found {text}, and an object store is no file system; give a folder that all machines "
+            "of the sweep see"
         )
     return Path(text)
 
