@@ -90,10 +90,17 @@ class OnSlurm:
         return {name: self._why(self._running.pop(name)) for name in done}
 
     def _why(self, job: Any) -> str | None:
-        error = job.exception()
-        if error is None and job.result() == 0:
+        # Submitit would wait for the file of a job that was lost, each time for a quarter of a
+        # minute.
+        if job.paths.result_pickle.exists():
+            failed = job.exception() is not None
+            if not failed and job.result() == 0:
+                return None
+            what = "an error" if failed else f"status {job.result()}"
+        elif job.state == "COMPLETED":
             return None
-        what = f"status {job.result()}" if error is None else f"state {job.state}"
+        else:
+            what = f"state {job.state} and no result"
         return f"job {job.job_id} ended with {what}, see {job.paths.stderr}"
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from scaling.sweep.cells import Cells
 from scaling.sweep.grid import cells, chain, param, prod
 
 BATCH = 128
-LONG_STEPS = 700
+LONG_STEPS = 600
 CHECKPOINT_STEPS = 50
 
 
@@ -17,7 +17,7 @@ def get_config(argument: str = "") -> ConfigDict:
         "corpus.languages=es", "model.width=16", "model.context_tokens=16",
         f"batch_tokens={BATCH}", "optimizer.warmup_tokens=512", "runtime.evaluate_every_steps=1000",
         "runtime.evaluate_windows=8", "runtime.log_every_steps=50",
-        f"runtime.checkpoint_every_steps={CHECKPOINT_STEPS}", "sweep.lease_seconds=4.0",
+        f"runtime.checkpoint_every_steps={CHECKPOINT_STEPS}", "sweep.lease_seconds=3.0",
     ])  # fmt: skip
     return made
 

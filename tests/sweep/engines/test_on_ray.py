@@ -72,6 +72,7 @@ def test_a_machine_lost_in_mid_run_costs_nothing_but_time(
     whole(workdir, wanted)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_what_the_same_command_goes_on_from(
     tmp_path: Path, environment: dict[str, str], wanted: dict[str, float]
 ) -> None:
