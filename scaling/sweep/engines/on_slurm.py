@@ -52,6 +52,7 @@ class OnSlurm:
         parameters = parameters_of(section)
         try:
             import submitit
+            import submitit.core.utils
         except ImportError as error:
             raise ConfigError(
                 f"--engine=slurm needs submitit ({error}); run: pip install 'scaling-laws[slurm]'"
@@ -70,7 +71,7 @@ class OnSlurm:
                 f"Slurm cannot be used as sweep.slurm says: {' '.join(str(error).split())}; submit "
                 "from a machine that has sbatch, and mend sweep.slurm"
             ) from error
-        self._folder, self._command = folder, command
+        self._command, self._refused = command, submitit.core.utils.FailedJobError
         self._told = share(cpus=section.cpus_per_task, gpus=section.gpus_per_node)
         self._running: dict[str, Any] = {}
         place = f"partition {section.partition}" if section.partition else "its default partition"
@@ -78,11 +79,16 @@ class OnSlurm:
 
     def submit(self, tasks: Sequence[str]) -> None:
         """See `Engine`."""
-        with self._executor.batch():
-            jobs = [
-                self._executor.submit(Job(tuple(self._command(name)), self._told)) for name in tasks
-            ]
-        self._running |= dict(zip(tasks, jobs, strict=True))
+        jobs = [Job(tuple(self._command(name)), self._told) for name in tasks]
+        try:
+            with self._executor.batch():
+                submitted = [self._executor.submit(job) for job in jobs]
+        except self._refused as error:
+            raise ChildProcessError(
+                f"Slurm took none of {len(jobs)} jobs: {' '.join(str(error).split())}; mend "
+                "sweep.slurm and run the same command again"
+            ) from error
+        self._running |= dict(zip(tasks, submitted, strict=True))
 
     def ended(self) -> Mapping[str, str | None]:
         """See `Engine`."""
