@@ -29,9 +29,10 @@ def main() -> None:
     low = job["precision"] == "bfloat16"
     autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=low)
     model = GPT2(Size(**job["size"])).to(device)
-    for name, value in model.named_parameters():  # as GPT-2 begins
+    for name, value in model.named_parameters():  # as `parameterization.name="standard"` begins
         if value.dim() > 1:
-            torch.nn.init.normal_(value, std=0.02)
+            looked_up = name in ("embedding.weight", "positions.weight")
+            torch.nn.init.normal_(value, std=0.02 if looked_up else value.shape[1] ** -0.5)
         elif name.endswith("bias"):
             torch.nn.init.zeros_(value)
     optimizer = torch.optim.AdamW(
