@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cluster
 import pytest
 from sweeps import LONG, above, awaited, below, losses, said, sweep, whole
 
@@ -23,6 +22,7 @@ pytestmark = [
         reason="needs the extra ray: pip install -e '.[ray]'",
     ),
 ]
+CLUSTER = Path(__file__).with_name("cluster.py")
 MACHINES = 3
 LOOPBACK = {
     # Ray's own name for it; else it listens on the address that other machines know.
@@ -37,7 +37,7 @@ def environment() -> Iterator[dict[str, str]]:
     folder = tempfile.mkdtemp(prefix="ray-")  # a socket's path may not be long
     environment = {**LOOPBACK, "RAY_TMPDIR": folder}
     started = subprocess.Popen(
-        [sys.executable, cluster.__file__, str(MACHINES)],
+        [sys.executable, str(CLUSTER), str(MACHINES)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
