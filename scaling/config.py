@@ -110,6 +110,8 @@ def default() -> ConfigDict:
 
     config.sweep = ConfigDict()
     config.sweep.trunks = True
+    # So many cells of one shape train as one program; None measures what pays, 1 trains each by
+    # itself.
     config.sweep.packed = placeholder(int)
     # A worker that is silent for so long loses its task; one that ends without its result is
     # started again so often.

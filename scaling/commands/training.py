@@ -6,6 +6,7 @@ What they need is imported when one of them runs: `scaling --help` waits for no 
 import argparse
 import contextlib
 import functools
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 from scaling.commands import preview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from scaling.config import Study as Loaded
     from scaling.sweep.cells import Cells
     from scaling.sweep.engines.drive import Engine
+    from scaling.sweep.tasks import Packing
 
 
 def quickstart(options: argparse.Namespace) -> int:
@@ -61,6 +63,7 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
     that started it holds the work directory."""
     from scaling.sweep import child
     from scaling.sweep.grid import chosen
+    from scaling.sweep.packing import TASK, read_packing
     from scaling.sweep.tasks import Pack, tasks_of
     from scaling.sweep.workdir import WorkdirError, read_study
     from scaling.sweep.workers import work
@@ -77,8 +80,12 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
         )
     open_compile_cache(loaded.config.runtime.compile_cache)
     cells, sweep = _cells(loaded), loaded.config.sweep
+    if options.task == TASK:
+        _choose_packing(loaded, cells, options.workdir, stop=orphaned)
+        return 0
     only = chosen(cells, options.only)
-    tasks = tasks_of(cells, trunks=sweep.trunks, packed=sweep.packed or 1, only=only)
+    packed = sweep.packed or read_packing(options.workdir)
+    tasks = tasks_of(cells, trunks=sweep.trunks, packed=packed, only=only)
     if options.task is not None:
         [named] = [task for task in tasks if task.name == options.task]
         # Its trunks are there; what this machine does not see yet it would make, never wait for.
@@ -137,7 +144,9 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     if whole:
         check(loaded.config, cells)
     open_compile_cache(loaded.config.runtime.compile_cache)
-    grouped = functools.partial(tasks_of, cells, trunks=sweep.trunks, packed=sweep.packed or 1)
+    if options.workers > 1:
+        # The memory of devices is for the workers.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with (
         claim(workdir, plain(loaded.config)),
         _cluster(loaded, options) as engine,
@@ -153,10 +162,12 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
         def stop() -> bool:
             return asked() or limits.over()
 
-        write_roster(workdir, cells, grouped())
         if options.retry_failed:
             set_failed_aside(workdir, cells)
         try:
+            packed = _packing(loaded, cells, workdir, options, engine, stop)
+            grouped = functools.partial(tasks_of, cells, trunks=sweep.trunks, packed=packed)
+            write_roster(workdir, cells, grouped())
             tasks = grouped(only=only)
             if engine is not None:
                 drive(
@@ -179,7 +190,9 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                     stop=stop,
                 )
             if whole:
-                made = study(loaded.config, cells, workdir, console=console, stop=stop)
+                made = study(
+                    loaded.config, cells, workdir, packed=packed, console=console, stop=stop
+                )
             else:
                 launch(
                     cells,
@@ -187,7 +200,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                     console=console,
                     stop=stop,
                     trunks=sweep.trunks,
-                    packed=sweep.packed or 1,
+                    packed=packed,
                     only=only,
                     limits=limits,
                 )
@@ -209,6 +222,51 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
         if whole and not made:
             console.print("complete already; nothing was changed", highlight=False)
         return 0
+
+
+def _packing(
+    loaded: "Loaded",
+    cells: "Cells",
+    workdir: Path,
+    options: argparse.Namespace,
+    engine: "Engine | None",
+    stop: "Callable[[], bool]",
+) -> "Packing":
+    """How many cells train at once: as the config says, or as it was measured where they train."""
+    from scaling.sweep import child
+    from scaling.sweep.engines.drive import carry_out
+    from scaling.sweep.packing import TASK, read_packing, undecided
+
+    sweep = loaded.config.sweep
+    if sweep.packed is not None:
+        return int(sweep.packed)
+    if undecided(cells, workdir, trunks=sweep.trunks):
+        if engine is not None:
+            carry_out(TASK, engine, stop=stop)
+        elif options.workers > 1:
+            words = [*_words(workdir, options), f"--task={TASK}"]
+            child.carry_out(words, child.part(0, options.workers))
+        else:
+            _choose_packing(loaded, cells, workdir, stop=stop)
+    return read_packing(workdir)
+
+
+def _choose_packing(
+    loaded: "Loaded", cells: "Cells", workdir: Path, *, stop: "Callable[[], bool]"
+) -> None:
+    from rich.console import Console
+
+    from scaling.sweep.packing import choose_all, undecided, write_packing
+    from scaling.workshop import Workshop
+
+    console = Console()
+    choices = choose_all(
+        undecided(cells, workdir, trunks=loaded.config.sweep.trunks),
+        Workshop(workdir),
+        say=lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True),
+        stop=stop,
+    )
+    write_packing(workdir, choices)
 
 
 def _words(workdir: Path, options: argparse.Namespace) -> list[str]:

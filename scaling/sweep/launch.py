@@ -12,7 +12,7 @@ from scaling.records import Record
 from scaling.sweep.cells import Cells
 from scaling.sweep.limits import Limits
 from scaling.sweep.progress import CellProgress
-from scaling.sweep.tasks import Pack, Task, pack_ids, tasks_of
+from scaling.sweep.tasks import Pack, Packing, Task, pack_ids, tasks_of
 from scaling.train.loop import Stopped
 from scaling.workshop import Workshop, run_id
 
@@ -75,14 +75,14 @@ def launch(
     console: Console,
     stop: Callable[[], bool] = lambda: False,
     trunks: bool = False,
-    packed: int = 1,
+    packed: Packing = 1,
     only: Set[str] | None = None,
     limits: Limits | None = None,
 ) -> list[Record]:
     """Train every cell that has no record yet and return all records, in the order of the cells.
 
     With `trunks`, cells that differ in their budget alone train what they have in common once; with
-    `packed`, as many cells of one shape and length train as one program; with `only` some run ids,
+    `packed`, so many cells of one shape and length train as one program; with `only` some run ids,
     these alone and what is packed with them; with `limits` as much as they admit. A cell that
     diverges is recorded as such and the sweep goes on.
 

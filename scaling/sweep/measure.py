@@ -3,9 +3,9 @@
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scaling.inputs import hypers_of
-from scaling.sweep.cells import Cell
+from scaling.outcome import packed_of
+from scaling.sweep.cells import Cell, Shape
 from scaling.sweep.forecast import Key, Speed, key_of
 from scaling.sweep.tasks import Pack, Task
 from scaling.train.program import Program, TrainState
@@ -41,26 +42,46 @@ def measure(tasks: Iterable[Task], *, say: Callable[[str], None]) -> dict[Key, S
         workshop = Workshop(Path(folder))
         found = {}
         for number, (key, task) in enumerate(firsts.items(), 1):
-            say(f"measuring {number} of {len(firsts)}: {described(task)}")
+            packed = f", {task.lanes} at once" if task.lanes > 1 else ""
+            say(f"measuring {number} of {len(firsts)}: {described(task.shape)}{packed}")
             cells = task.cells if isinstance(task, Pack) else (task.cell,)
             found[key] = _measure(cells, workshop)
         return found
 
 
-def described(task: Task) -> str:
-    """The shape of a task, in words."""
-    size = task.shape.size
-    packed = f", {task.lanes} at once" if task.lanes > 1 else ""
-    return f"width {size.width}, depth {size.depth}{packed}"
+def described(shape: Shape) -> str:
+    """A shape in words."""
+    return f"width {shape.size.width}, depth {shape.size.depth}"
+
+
+class Updates(NamedTuple):
+    """What updates of an executable take: seconds of one of all its runs, those of compiling it,
+    and bytes of a device by XLA's account."""
+
+    step: float
+    compile: float
+    memory_bytes: int
+
+
+def time_updates(configs: Sequence[ConfigDict], workshop: Workshop) -> tuple[Updates, TrainState]:
+    """Compile the step that trains these cells together, and time it; the state that it left.
+
+    Raises: as of `measure`.
+    """
+    program = workshop.program(configs[0], packed=packed_of(configs))
+    before = program.compile_seconds
+    state, batches, told = _arguments(configs, program, workshop)
+    seconds, state = _time_steps(program, state, batches, told)
+    memory = _memory(program.compiled[f"{program.dispatch_steps} steps"])
+    return Updates(seconds, program.compile_seconds - before, memory), state
 
 
 def _measure(cells: tuple[Cell, ...], workshop: Workshop) -> Speed:
     configs = [cell.config for cell in cells]
-    first, lanes = configs[0], len(configs)
-    program = workshop.program(first, packed=lanes if lanes > 1 else None)
+    first = configs[0]
+    updates, state = time_updates(configs, workshop)
+    program = workshop.program(first, packed=packed_of(configs))
     _, manifest = workshop.data(first)
-    state, batches, told = _arguments(configs, program, workshop)
-    seconds, state = _time_steps(program, state, batches, told)
     rows, context = cells[0].batch_tokens // first.model.context_tokens, first.model.context_tokens
     sample = list(workshop.validation(first, limit=2 * rows))
     program.evaluate(state.params, sample)
@@ -71,16 +92,16 @@ def _measure(cells: tuple[Cell, ...], workshop: Workshop) -> Speed:
     runtime = first.runtime
     evaluated = min(runtime.evaluate_windows or whole, whole)
     return Speed(
-        step=seconds,
+        step=updates.step,
         measure=window * evaluated / runtime.evaluate_every_steps,
         end=window * whole,
         compile=program.compile_seconds,
-        memory_bytes=_memory(program.compiled[f"{program.dispatch_steps} steps"]),
+        memory_bytes=updates.memory_bytes,
     )
 
 
 def _arguments(
-    configs: list[ConfigDict], program: Program, workshop: Workshop
+    configs: Sequence[ConfigDict], program: Program, workshop: Workshop
 ) -> tuple[TrainState, Any, Any]:
     keys = [jax.random.key(config.seed) for config in configs]
     told = hypers_of(configs)

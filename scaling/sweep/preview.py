@@ -16,10 +16,11 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def preview(found: Forecast, *, packed: int, where: str, measured: bool) -> Group:
-    """Tables and sentences of a forecast; `where` says what JAX runs on, `measured` that its speeds
-    are those of a benchmark now."""
-    parts: list[Table | Text] = [*_tables(found), Text("\n".join(_sentences(found, packed)))]
+def preview(found: Forecast, *, undecided: int, where: str, measured: bool) -> Group:
+    """Tables and sentences of a forecast; for `undecided` programs it is not measured how many
+    cells they train at once. `where` says what JAX runs on, `measured` that the speeds are those of
+    a benchmark now."""
+    parts: list[Table | Text] = [*_tables(found), Text("\n".join(_sentences(found, undecided)))]
     if found.timed:
         parts += [Text(""), _speeds(found)]
     parts.append(Text("\n".join(_times(found, where=where, measured=measured))))
@@ -83,7 +84,7 @@ def _cells(found: Forecast) -> Table:
     return table
 
 
-def _sentences(found: Forecast, packed: int) -> Iterator[str]:
+def _sentences(found: Forecast, undecided: int) -> Iterator[str]:
     alone, shared = found.alone, found.shared
     trunks = [task for task in found.tasks if isinstance(task, Trunk)]
     packs = [task for task in found.tasks if isinstance(task, Pack)]
@@ -91,8 +92,12 @@ def _sentences(found: Forecast, packed: int) -> Iterator[str]:
         f"grid: {len(found.cells):,} cells of {len(found.rows):,} shapes, {alone.tokens:,} tokens"
     )
     yield f"  {alone.flops_6nd:.4g} FLOPs by 6ND, {alone.flops_counted:.4g} counted"
-    at_once = f", at most {packed} at once" if packed > 1 else ""
+    most = max((pack.lanes for pack in packs), default=1)
+    at_once = f", at most {most} at once" if most > 1 else ""
     yield f"groups: {len(packs):,} tasks train the cells{at_once}"
+    if undecided:
+        yield f"  how many cells train at once is measured when the sweep begins, for {undecided:,}"
+        yield "  programs that several share; --measure tries it now"
     if trunks:
         ratio = shared.flops_6nd / alone.flops_6nd
         yield f"  {len(trunks):,} trunks hold what cells share; `own` is what each trains itself"

@@ -23,6 +23,7 @@ from scaling.records import Record
 from scaling.runs import load
 from scaling.sweep.grid import SEEDS, with_overrides
 from scaling.sweep.launch import launch
+from scaling.sweep.tasks import Packing
 from scaling.workshop import Workshop
 
 LEAST_SAMPLES = 100
@@ -34,6 +35,7 @@ def study(
     workdir: Path,
     *,
     console: Console,
+    packed: Packing = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[Path]:
     """Carry the study as far as it goes and return the files it made now.
@@ -55,7 +57,7 @@ def study(
         console=console,
         stop=stop,
         trunks=config.sweep.trunks,
-        packed=config.sweep.packed or 1,
+        packed=packed,
     )
     law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))
     if not law_path.exists():

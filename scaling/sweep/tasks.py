@@ -1,7 +1,8 @@
 """Tasks of a sweep: trunks that cells share, and packs of cells that train as one program."""
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,6 +171,8 @@ class Pack:
 
 
 Task = Trunk | Pack
+Packing = int | Mapping[str, int]
+"""How many cells may train as one: of all programs, or by `Shape.program`, 1 where it has none."""
 
 
 def trunk_done(workdir: Path, name: str, steps: Iterable[int]) -> bool:
@@ -183,11 +186,11 @@ def tasks_of(
     cells: Sequence[ConfigDict],
     *,
     trunks: bool,
-    packed: int,
+    packed: Packing = 1,
     only: Set[str] | None = None,
 ) -> list[Task]:
     """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
-    done already.
+    done already. `packed` is how many cells may train as one program.
 
     With `only` some run ids: the packs that hold them, and their trunks as far as those need them.
     """
@@ -246,15 +249,22 @@ def trunks_of(cells: Sequence[Cell]) -> dict[str, Trunk]:
     return found
 
 
-def packs_of(cells: Sequence[Cell], trunks: dict[str, Trunk], *, packed: int) -> Iterator[Pack]:
-    """Cells of one program, length and branch point, at most `packed` at a time; the order is that
-    of the first cell of each."""
+def evenly(count: int, most: int) -> int:
+    """The least number at a time, of at most `most`, that needs no more turns for `count`."""
+    return math.ceil(count / math.ceil(count / most))
+
+
+def packs_of(cells: Sequence[Cell], trunks: dict[str, Trunk], *, packed: Packing) -> Iterator[Pack]:
+    """Cells of one program, length and branch point, at most `packed` at a time and about as many
+    in each; the order is that of the first cell of each."""
     alike: dict[tuple[str, str, int, int], list[Cell]] = defaultdict(list)
     for cell in cells:
         left_at = (branch_steps(cell.content) or 0) if cell.run_id in trunks else 0
         alike[cell.shape.program, cell.shape.corpus, cell.tokens, left_at].append(cell)
-    for (*_, step), group in alike.items():
-        for first in range(0, len(group), packed):
-            part = tuple(group[first : first + packed])
+    for (program, *_, step), group in alike.items():
+        most = packed if isinstance(packed, int) else packed.get(program, 1)
+        width = evenly(len(group), most)
+        for first in range(0, len(group), width):
+            part = tuple(group[first : first + width])
             left = tuple(trunks[cell.run_id] for cell in part if cell.run_id in trunks)
             yield Pack(part, left or None, step)

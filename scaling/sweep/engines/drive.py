@@ -92,6 +92,22 @@ def drive(
         raise Stopped("interrupted; what ran keeps its state") from None
 
 
+def carry_out(task: str, engine: Engine, *, stop: Callable[[], bool]) -> None:
+    """Have one task done by itself, and wait for it.
+
+    Raises:
+      Stopped: `stop` said so.
+      ChildProcessError: it has not ended well.
+    """
+    engine.submit([task])
+    while not (ended := engine.ended()):
+        if stop():
+            raise Stopped("stopped, as it was told")
+        time.sleep(POLL_SECONDS)
+    if why := ended[task]:
+        raise ChildProcessError(f"{task}: {why}; mend that and run the same command again")
+
+
 def _appears(task: Task, workdir: Path, seconds: float, stop: Callable[[], bool]) -> bool:
     limit = time.monotonic() + seconds
     while not task.done(workdir) and time.monotonic() < limit and not stop():
