@@ -2,7 +2,7 @@
 
 A study's config is a Python file in `configs/` (it is run as code) with `get_config(arg)`, which
 returns a ConfigDict made from `default()`, and, for a sweep, `get_grid(config)`, the list of its
-cells.
+cells, or `get_search(config)`, the `scaling.sweep.space.Search` of `scaling tune`.
 """
 
 import ast
@@ -164,6 +164,7 @@ class Study(NamedTuple):
 
     config: ConfigDict
     grid: Callable[[ConfigDict], Sequence[ConfigDict]] | None
+    search: Callable[[ConfigDict], Any] | None
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> Study:
@@ -191,7 +192,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> Study:
         )
     config = module.get_config(argument)
     override(config, overrides)
-    return Study(config, getattr(module, "get_grid", None))
+    return Study(config, getattr(module, "get_grid", None), getattr(module, "get_search", None))
 
 
 def _find(path: str) -> Path:
