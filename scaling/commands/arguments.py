@@ -82,6 +82,7 @@ def sweep(parser: argparse.ArgumentParser) -> None:
 
 def tune(parser: argparse.ArgumentParser) -> None:
     study(parser)
+    _again(parser)
     parser.add_argument(
         "--max_flops",
         type=_positive,

@@ -23,10 +23,11 @@ def tune(options: argparse.Namespace) -> int:
     from scaling.config import ConfigError, load, plain
     from scaling.files import write_json
     from scaling.provenance import devices
+    from scaling.sweep.cells import Cells
     from scaling.sweep.launch import check_data, launch
     from scaling.sweep.prior import Prior
     from scaling.sweep.space import resolved
-    from scaling.sweep.workdir import claim
+    from scaling.sweep.workdir import claim, set_failed_aside
     from scaling.train.loop import Stopped
     from scaling.train.processes import StopRequest
     from scaling.workshop import Workshop
@@ -61,17 +62,15 @@ def tune(options: argparse.Namespace) -> int:
     with claim(options.workdir, plain(config)), StopRequest() as stop:
         workshop = Workshop(options.workdir)
         check_data([resolved(config, rung).config for rung in search.rungs], workshop)
+
+        def train(cells: Cells) -> list[Score]:
+            if options.retry_failed:
+                set_failed_aside(options.workdir, cells)
+            records = launch(cells, workshop, console=console, stop=stop, packed=packed)
+            return [Score(record.run_id, record.loss, record.reason) for record in records]
+
         try:
-            found = tune(
-                search,
-                config,
-                train=lambda cells: [
-                    Score(record.run_id, record.loss, record.reason)
-                    for record in launch(cells, workshop, console=console, stop=stop, packed=packed)
-                ],
-                say=say,
-                **how,
-            )
+            found = tune(search, config, train=train, say=say, **how)
         except Stopped as error:
             return stopped(error)
         write_json(path, found)

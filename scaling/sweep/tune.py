@@ -5,7 +5,7 @@
 2. The first proposal is the home that rules and laws name (`scaling.sweep.prior`). A third of all,
    `EARLY` at most, are drawn evenly near it: within `NEAR` octaves of a continuous axis, one choice
    of another. From then on the tree-structured Parzen estimator (Bergstra et al. 2011) proposes,
-   anywhere: a prior that is wrong costs those few trials. `random` knows no prior.
+   anywhere: a prior that is wrong costs those few trials. `random` proposes without it.
 3. One in `Search.promote` climbs to the next rung, the best first (successive halving, Jamieson and
    Talwalkar 2016), unless it is over the bar of the law; the best of all climbs
    whatever the law says.
