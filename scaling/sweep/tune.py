@@ -6,7 +6,8 @@
    `EARLY` at most, are drawn evenly near it: within `NEAR` octaves of a continuous axis, one choice
    of another. From then on the tree-structured Parzen estimator (Bergstra et al. 2011) proposes,
    anywhere: a prior that is wrong costs those few trials. `random` proposes without it.
-3. One in `Search.promote` climbs to the next rung, the best first (successive halving, Jamieson and
+3. The home climbs to the top whatever it scores: what is found is compared with what was known.
+   One in `Search.promote` climbs to the next rung, the best first (successive halving, Jamieson and
    Talwalkar 2016), unless it is over the bar of the law; the best of all climbs
    whatever the law says.
 4. The number of trials is the largest that is paid with `Search.max_flops`, whatever diverges.
@@ -35,6 +36,8 @@ SCHEMA = 1
 SAMPLERS = ("tpe", "random")
 EARLY = 10
 NEAR = 2.0
+HOME = "rules"
+"""Who proposes the home of the search."""
 
 
 class Score(NamedTuple):
@@ -48,7 +51,7 @@ class Score(NamedTuple):
 Train = Callable[[Cells], Sequence[Score]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """A point of the space, and how it did on each rung that it reached."""
 
@@ -74,25 +77,25 @@ class Trial:
         return self.bound is not None and self.loss > self.bound
 
 
-def counts_of(search: Search, rungs: Sequence[Rung]) -> list[int]:
-    """How many trials each rung gets: the most that `max_flops` pays.
+def counts_of(search: Search, rungs: Sequence[Rung], *, least: int = 1) -> list[int]:
+    """How many trials each rung gets, `least` or more: the most that `max_flops` pays.
 
     Raises:
-      ConfigError: it does not pay one trial on every rung.
+      ConfigError: it does not pay `least` trials on every rung.
     """
 
     def counts(first: int) -> list[int]:
-        return [max(1, first // search.promote**place) for place in range(len(rungs))]
+        return [max(least, first // search.promote**place) for place in range(len(rungs))]
 
     def cost(first: int) -> float:
         return sum(n * rung.flops for n, rung in zip(counts(first), rungs, strict=True))
 
-    if cost(1) > search.max_flops:
+    if cost(least) > search.max_flops:
         raise ConfigError(
-            f"a search of {search.max_flops:.3g} FLOPs does not pay for one trial on each of "
-            f"{len(rungs)} rungs, {cost(1):.3g} FLOPs; give --max_flops={cost(1):.3g} at least"
+            f"a search of {search.max_flops:.3g} FLOPs does not pay for {least} trials on each of "
+            f"{len(rungs)} rungs, {cost(least):.3g} FLOPs; raise max_flops to that at least"
         )
-    low, high = 1, 2
+    low, high = least, 2 * least
     while cost(high) <= search.max_flops:
         low, high = high, 2 * high
     while high - low > 1:
@@ -113,7 +116,7 @@ class Proposer:
         sampler: str, seed: int,
     ) -> None:  # fmt: skip
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._sources = ["rules", *["near"] * (len(early) - 1)] if early else []
+        self._sources = [HOME, *["near"] * (len(early) - 1)] if early else []
         self._sampler = sampler
         self._study = optuna.create_study(
             sampler=optuna.samplers.RandomSampler(seed=seed)
@@ -161,12 +164,15 @@ def early_places(
 
 
 def climbing(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """The best of those that were trained on the rung before, at most so many; those that the law
-    bars are told so."""
+    """The best of those that were trained on the rung before, at most so many, and the home among
+    them; those that the law bars are told so."""
     ranked = sorted((t for t in trials if t.loss < math.inf), key=lambda t: (t.loss, t.number))
-    best, found = ranked[:1], ranked[:count]
+    known = [trial for trial in ranked if trial.source == HOME]
+    found = ranked[:count]
+    if not set(known) <= set(found):
+        found = [*found[: count - 1], *known]
     for trial in found:
-        if trial.over and trial not in best:
+        if trial.over and trial not in [*ranked[:1], *known]:
             trial.barred = (
                 f"loss {trial.loss:.4f} on rung {len(trial.scores)} is over {trial.bound:.4f}, "
                 f"{MARGIN:g} times what the law expects"
@@ -196,9 +202,9 @@ def tune(
     if sampler not in SAMPLERS:
         raise ConfigError(f"sampler is {sampler!r}; use one of {', '.join(SAMPLERS)}")
     rungs = rungs_of(search, config)
-    counts = counts_of(search, rungs)
     carrier = prior or Prior(config)
     early: list[dict[str, float]] = []
+    counts = counts_of(search, rungs, least=1 if prior is None or sampler == "random" else 2)
     if prior is not None and sampler != "random":
         homes = prior.homes(search, rungs[0])
         early = early_places(

@@ -26,7 +26,7 @@ RATE, VECTOR = "optimizer.learning_rate", "optimizer.vector_learning_rate"
 LADDER = [
     {"model.width": 16, "budget.tokens": 60_000},
     {"model.width": 24, "budget.tokens": 120_000},
-    {"model.width": 128, "budget.tokens": 1_000_000},
+    {"model.width": 128, "budget.tokens": 500_000},
 ]
 
 
@@ -83,25 +83,26 @@ def runs_on(found: dict[str, Any], rung: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("promote", [2, 3, 5])
-@pytest.mark.parametrize("max_flops", [4e12, 5.1e12, 2.3e13])
+@pytest.mark.parametrize("max_flops", [4.7e12, 7.1e12, 2.3e13])
 def test_the_trials_are_the_most_that_the_budget_pays(promote: int, max_flops: float) -> None:
+    """Of which two reach the top where there is a prior: the best, and what it says."""
     search = search_of(promote=promote, max_flops=max_flops)
     rungs = rungs_of(search, config_of())
-    found = counts_of(search, rungs)
 
     def cost(first: int) -> float:
-        each = [max(1, first // promote**rung) for rung in range(3)]
+        each = [max(2, first // promote**rung) for rung in range(3)]
         return sum(n * rung.flops for n, rung in zip(each, rungs, strict=True))
 
-    affordable = [n for n in range(1, 2000) if cost(n) <= max_flops]
-    assert found[0] == max(affordable)
+    affordable = [n for n in range(2, 2000) if cost(n) <= max_flops]
+    assert counts_of(search, rungs, least=2)[0] == max(affordable)
     trained = Bowl()
-    searched(trained, search)
+    found = searched(trained, search)
     assert trained.flops <= max_flops
+    assert [rung["trained"] for rung in found["rungs"]] == counts_of(search, rungs, least=2)
 
 
 def test_a_budget_that_does_not_reach_the_top_is_refused_with_what_would() -> None:
-    with pytest.raises(ConfigError, match=r"does not pay for one trial on each of 3 rungs"):
+    with pytest.raises(ConfigError, match=r"does not pay for 2 trials on each of 3 rungs"):
         searched(Bowl(), search_of(max_flops=1e12))
 
 
@@ -175,12 +176,29 @@ def test_multiples_of_the_rules_are_carried_up_the_ladder() -> None:
 
 
 def test_the_best_climb_and_one_in_so_many() -> None:
-    found = searched(Bowl(best=0.3))
+    found = searched(Bowl(best=0.3), prior=None)
     for rung in (0, 1):
         below = sorted(run["runs"][rung]["loss"] for run in runs_on(found, rung))
         above = [run["runs"][rung]["loss"] for run in runs_on(found, rung + 1)]
         assert sorted(above) == below[: len(above)]
         assert len(above) == found["rungs"][rung + 1]["trials"]
+
+
+def test_what_the_rules_say_climbs_to_the_top_beside_the_best() -> None:
+    """However bad it is on the way: small sizes may mislead, and then the rules win at the top."""
+
+    def train(cells: Cells) -> list[Score]:
+        wide = cells.planned[0].content["model"]["width"] == 128
+        return Bowl(best=1.0 if wide else 14.0)(cells)
+
+    config = config_of()
+    found = tune(search_of(), config, train=train, prior=Prior(config))
+    assert len(found["trials"][0]["runs"]) == 3
+    assert (found["best"]["trial"], found["best"]["source"]) == (1, "rules")
+    free = tune(search_of(), config, train=train)
+    assert free["best"]["loss"] > found["best"]["loss"] + 0.5
+    lost = searched(Bowl(best=0.1, diverges=0.01))
+    assert len(lost["trials"][0]["runs"]) == 1
 
 
 def test_what_diverges_is_told_and_does_not_climb() -> None:
@@ -233,8 +251,7 @@ def expected(cell: Any) -> float:
     return 2.0 + 60 / params**0.35 + 200 / cell.tokens**0.36
 
 
-def test_what_is_far_above_the_law_does_not_climb_but_the_best_does(law: Law) -> None:
-    """Of the trials on rung 1, all but two are 1.2 times the law: two would climb without it."""
+def test_what_is_far_above_the_law_does_not_climb_but_the_best_and_the_rules_do(law: Law) -> None:
 
     def train(cells: Cells, *, good: Sequence[int]) -> list[Score]:
         return [
@@ -246,10 +263,10 @@ def test_what_is_far_above_the_law_does_not_climb_but_the_best_does(law: Law) ->
     search = search_of(max_flops=1.1e13)
     prior = Prior(config, law)
     found = tune(search, config, train=lambda cells: train(cells, good=(3, 5)), prior=prior)
-    assert [run["number"] for run in runs_on(found, 1)] == [3, 5]
-    assert found["rungs"][1]["trials"] > 2
+    assert [run["number"] for run in runs_on(found, 1)] == [1, 3, 5]
+    assert found["rungs"][1]["trials"] > 3
     barred = [trial for trial in found["trials"] if trial["barred"]]
-    assert len(barred) == found["rungs"][1]["trials"] - 2
+    assert len(barred) == found["rungs"][1]["trials"] - 3
     assert f"{MARGIN:g} times what the law expects" in barred[0]["barred"]
     hopeless = tune(search, config, train=lambda cells: train(cells, good=()), prior=prior)
     assert [len(runs_on(hopeless, rung)) for rung in (1, 2)] == [1, 1]
