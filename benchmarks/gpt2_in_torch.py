@@ -47,7 +47,8 @@ class GPT2(nn.Module):
         self.norm = nn.LayerNorm(size.width, eps=EPSILON)
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        x_BTD = self.embedding(tokens_BT) + self.positions(torch.arange(tokens_BT.shape[1]))
+        places_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        x_BTD = self.embedding(tokens_BT) + self.positions(places_T)
         for block in self.blocks:
             x_BTD = block(x_BTD)
         logits_BTV = functional.linear(self.norm(x_BTD), self.embedding.weight)

@@ -111,6 +111,27 @@ def default() -> ConfigDict:
     config.sweep = ConfigDict()
     config.sweep.trunks = True
     config.sweep.packed = placeholder(int)
+    # A worker that is silent for so long loses its task; one that ends without its result is
+    # started again so often.
+    config.sweep.lease_seconds = 30.0
+    config.sweep.retries = 3
+    # What each task asks of a Ray cluster; other resources as NAME:AMOUNT.
+    config.sweep.ray = ConfigDict()
+    config.sweep.ray.num_cpus = 1.0
+    config.sweep.ray.num_gpus = 0.0
+    config.sweep.ray.resources = ()
+    # What each job asks of Slurm; `setup` are lines of shell, `more` options of sbatch as
+    # KEY=VALUE.
+    config.sweep.slurm = ConfigDict()
+    config.sweep.slurm.cluster = "slurm"
+    config.sweep.slurm.partition = placeholder(str)
+    config.sweep.slurm.minutes = 60
+    config.sweep.slurm.cpus_per_task = 1
+    config.sweep.slurm.gpus_per_node = 0
+    config.sweep.slurm.memory_gb = placeholder(float)
+    config.sweep.slurm.at_once = 256
+    config.sweep.slurm.setup = ()
+    config.sweep.slurm.more = ()
 
     config.study = ConfigDict()
     config.study.name = "study"
@@ -193,6 +214,14 @@ def load(spec: str, overrides: Sequence[str] = ()) -> Study:
     config = module.get_config(argument)
     override(config, overrides)
     return Study(config, getattr(module, "get_grid", None), getattr(module, "get_search", None))
+
+
+def located(spec: str) -> str:
+    """The same `FILE[:ARG]` for a process that works elsewhere: a file that is here is named by its
+    whole path."""
+    path, colon, argument = spec.partition(":")
+    here = Path(path)
+    return f"{here.resolve()}{colon}{argument}" if here.is_file() else spec
 
 
 def _find(path: str) -> Path:

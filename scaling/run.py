@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from scaling import config as configs
 from scaling import provenance, records
 from scaling.cells import trunk_content
-from scaling.data import loader
 from scaling.files import write_json
+from scaling.inputs import batches_of, hyper_of, hypers_of
 from scaling.outcome import (
     Branch,
     Evaluation,
@@ -29,7 +29,7 @@ from scaling.outcome import (
     record_of,
 )
 from scaling.records import Record
-from scaling.train import optim, processes
+from scaling.train import processes
 from scaling.train.checkpoint import Checkpoints
 from scaling.train.journal import Journal, Reporter
 from scaling.train.loop import Cadence, Diverged, train
@@ -143,7 +143,7 @@ def train_trunk(
         return folder / "checkpoints"
     if processes.first():
         write_json(folder / "config.json", configs.plain(cell))
-    endless = hyper(cell)._replace(total_tokens=jnp.float32(ENDLESS))
+    endless = hyper_of(cell)._replace(total_tokens=jnp.float32(ENDLESS))
     program = workshop.program(cell)
     with _open([cell], workshop, [folder], pinned=steps, trunk=trunk) as opened:
         state = opened.state
@@ -314,19 +314,6 @@ def _cadence(cell: ConfigDict) -> Cadence:
     )
 
 
-def _batches(cells: Sequence[ConfigDict], workshop: Workshop) -> Callable[[int], loader.Batch]:
-    """Batches by number; those of packed runs beside each other, each run's from its own stream."""
-    streams = [workshop.stream(cell) for cell in cells]
-    if len(streams) == 1:
-        return streams[0].batch
-
-    def batch(step: int) -> loader.Batch:
-        each = [stream.batch(step) for stream in streams]
-        return {name: np.stack([one[name] for one in each]) for name in each[0]}
-
-    return batch
-
-
 def _attempt(
     cells: Sequence[ConfigDict],
     workshop: Workshop,
@@ -343,8 +330,6 @@ def _attempt(
         workshop.program(cell, packed=packed_of(cells)),
         evaluator(cells, workshop, stop=stop),
     )
-    values = [hyper(cell) for cell in cells]
-    hypers = values[0] if len(cells) == 1 else jax.tree.map(lambda *v: jnp.stack(v), *values)
     results: list[Evaluation | None] = [None] * len(cells)
     lost: dict[int, tuple[str, str | None]] = {}
     reporter: Reporter | None = None
@@ -363,8 +348,8 @@ def _attempt(
                 state = train(
                     program,
                     opened.state,
-                    _batches(cells, workshop),
-                    hypers,
+                    batches_of(cells, workshop),
+                    hypers_of(cells),
                     steps=steps,
                     cadence=_cadence(cell),
                     hooks=reporter,
@@ -402,21 +387,6 @@ def _attempt(
         )
         for lane, (status, reason) in enumerate(ends)
     ]
-
-
-def hyper(cell: ConfigDict) -> optim.Hyper:
-    """What the compiled step of the cell's shape is told of this one run."""
-    optimizer = cell.optimizer
-    values = optim.Hyper(
-        learning_rate=optimizer.learning_rate,
-        vector_learning_rate=optimizer.vector_learning_rate,
-        weight_decay=optimizer.weight_decay,
-        clip_norm=optimizer.clip_norm,
-        warmup_tokens=optimizer.warmup_tokens,
-        cooldown_fraction=optimizer.cooldown_fraction,
-        total_tokens=cell.budget.tokens,
-    )
-    return optim.Hyper(*(jnp.asarray(value, jnp.float32) for value in values))
 
 
 def _identity(

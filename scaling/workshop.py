@@ -13,6 +13,7 @@ from scaling import cells
 from scaling import config as configs
 from scaling.data import corpus, corruption, loader, shards
 from scaling.data.tokenizer import FIRST_SENTINEL, Tokenizer
+from scaling.model.layers import Kernel
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder, Encoder
 from scaling.train import objectives, optim, processes
@@ -160,6 +161,9 @@ def make_program(cell: ConfigDict, *, packed: int | None = None) -> Program:
             f"runtime.attention_kernel is cudnn, which is for NVIDIA devices, and JAX runs on "
             f"{jax.default_backend()}; use xla"
         )
+    kernel: Kernel = "xla"
+    if runtime.attention_kernel == "cudnn":
+        kernel = "cudnn" if packed is None else "cudnn_packed"
     optimizer, context = cell.optimizer, cell.model.context_tokens
     rules = Parameterization(lengths=size.lengths, tied=kind.tied, **cell.parameterization)
     build = Decoder if kind.attention == "causal" else Encoder
@@ -172,7 +176,7 @@ def make_program(cell: ConfigDict, *, packed: int | None = None) -> Program:
             compute_dtype=jnp.dtype(cell.precision),
             remat=runtime.remat,
             layers_unrolled=runtime.layers_unrolled,
-            attention_kernel=runtime.attention_kernel,
+            attention_kernel=kernel,
         ),
         functools.partial(objectives.cross_entropy, z_loss=cell.objective.z_loss),
         measure=objectives.cross_entropy,

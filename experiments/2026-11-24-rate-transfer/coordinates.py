@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from scaling import cells
 from scaling import config as configs
 from scaling.files import write_json
+from scaling.inputs import hyper_of
 from scaling.model.parameterization import Parameterization
 from scaling.model.transformer import Decoder
-from scaling.run import hyper
 from scaling.workshop import Workshop
 
 HERE = Path(__file__).parent
@@ -89,7 +89,9 @@ def measure(workdir: Path) -> list[dict[str, object]]:
                 probe = {key: jnp.asarray(value) for key, value in stream.batch(0).items()}
                 before = activations(cell, state.params, probe)
                 for step in range(STEPS):
-                    state, _ = program.step(state, program.put([stream.batch(step)]), hyper(cell))
+                    state, _ = program.step(
+                        state, program.put([stream.batch(step)]), hyper_of(cell)
+                    )
                 after = activations(cell, state.params, probe)
                 for part, value in after.items():
                     row = {"parameterization": name, "width": width, "seed": seed, "part": part}

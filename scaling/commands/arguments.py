@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 CONFIG_HELP = "a Python config file (it is run as code), with its argument after a colon"
+ENGINES = ("local", "ray", "slurm")
 OVERRIDES = "override any key of the config with --config.KEY=VALUE, as in --config.seed=1"
 
 
@@ -15,10 +16,19 @@ def study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir",
         required=True,
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="where results go; the same again resumes",
     )
+
+
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"found {text}, and an object store is no file system; give a folder that all machines "
+            "of the sweep see"
+        )
+    return Path(text)
 
 
 def _again(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +54,18 @@ def sweep(parser: argparse.ArgumentParser) -> None:
     study(parser)
     _again(parser)
     _workers(parser)
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="where the tasks run: on this machine (the default, see --workers), on a Ray cluster "
+        "or as jobs of Slurm, with what config.sweep.ray or .slurm asks for each",
+    )
+    parser.add_argument(
+        "--ray_address",
+        metavar="HOST:PORT",
+        help="where the Ray cluster is, for --engine=ray (default: as RAY_ADDRESS says, or here)",
+    )
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -76,8 +98,9 @@ def sweep(parser: argparse.ArgumentParser) -> None:
         help="start nothing that would bring this command over so many FLOPs (6ND); everything is "
         "kept, exit code 75",
     )
-    # Of a process that --workers starts.
+    # Of a process that --workers starts, and of one that does a single task for an engine.
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--task", help=argparse.SUPPRESS)
 
 
 def tune(parser: argparse.ArgumentParser) -> None:
@@ -145,11 +168,12 @@ def quickstart(parser: argparse.ArgumentParser) -> None:
         f"configs/quickstart.py:tiny takes 2 minutes); {OVERRIDES}",
     )  # fmt: skip
     parser.add_argument(
-        "--workdir", type=Path, metavar="DIR",
+        "--workdir", type=_folder, metavar="DIR",
         help="where results go; the same again resumes (default runs/ and the study's name)",
     )  # fmt: skip
     _again(parser)
     _workers(parser)
+    parser.set_defaults(engine=ENGINES[0])
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:

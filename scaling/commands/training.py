@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 from scaling.commands import preview
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scaling.config import Study as Loaded
     from scaling.sweep.cells import Cells
+    from scaling.sweep.engines.drive import Engine
 
 
 def quickstart(options: argparse.Namespace) -> int:
@@ -34,33 +37,61 @@ def sweep(options: argparse.Namespace) -> int:
     if options.measure and not options.dry_run:
         raise ConfigError("--measure belongs to --dry_run; give both")
     loaded = load(options.config, options.overrides)
-    if options.max_flops is not None and options.workers > 1:
+    if options.engine != "local" and options.workers > 1:
         raise ConfigError(
-            "--max_flops is for one process; use it without --workers, or --max_hours"
+            f"--workers are processes of this machine, found --engine={options.engine} too; use one"
+        )
+    if options.engine != "ray" and options.ray_address is not None:
+        raise ConfigError(
+            f"--ray_address belongs to --engine=ray, found --engine={options.engine}; give both"
+        )
+    if options.max_flops is not None and (options.workers > 1 or options.engine != "local"):
+        raise ConfigError(
+            "--max_flops is for one process; use it without --workers and --engine, or --max_hours"
         )
     if options.dry_run:
         return preview.dry_run(loaded, _cells(loaded), options)
-    if options.worker is not None:
+    if options.worker is not None or options.task is not None:
         return _work(loaded, options)
     return _study(loaded, options.workdir, options, whole=False)
 
 
 def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
-    """One of the processes of `--workers`; the one that started them holds the work directory."""
+    """One of the processes of `--workers`, or the one that does a task for an engine; the process
+    that started it holds the work directory."""
+    from scaling.sweep import child
     from scaling.sweep.grid import chosen
-    from scaling.sweep.tasks import tasks_of
-    from scaling.sweep.workers import keep_to_cores, work
+    from scaling.sweep.tasks import Pack, tasks_of
+    from scaling.sweep.workdir import WorkdirError, read_study
+    from scaling.sweep.workers import work
     from scaling.train.loop import Stopped
     from scaling.train.processes import StopRequest
 
-    keep_to_cores()
+    orphaned = child.orphaned()
+    child.listen_to_parent()
+    child.keep_to_cores()
+    if read_study(options.workdir) is None:
+        raise WorkdirError(
+            f"{options.workdir} holds no study on this machine; use a --workdir on a file system "
+            "that all machines share"
+        )
     open_compile_cache(loaded.config.runtime.compile_cache)
     cells, sweep = _cells(loaded), loaded.config.sweep
     only = chosen(cells, options.only)
     tasks = tasks_of(cells, trunks=sweep.trunks, packed=sweep.packed or 1, only=only)
-    with StopRequest() as stop:
+    if options.task is not None:
+        [named] = [task for task in tasks if task.name == options.task]
+        # Its trunks are there; what this machine does not see yet it would make, never wait for.
+        tasks = [*((isinstance(named, Pack) and named.trunks) or ()), named]
+    with StopRequest() as asked:
         try:
-            work(tasks, options.workdir, watch=lambda tick: None, stop=stop)
+            work(
+                tasks,
+                options.workdir,
+                watch=lambda tick: None,
+                stop=lambda: asked() or orphaned(),
+                lease_seconds=sweep.lease_seconds,
+            )
         except Stopped as error:
             return stopped(error)
     return 0
@@ -86,6 +117,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     from scaling.analysis.report import terminal_table
     from scaling.config import plain
     from scaling.provenance import devices
+    from scaling.sweep.engines.drive import drive
     from scaling.sweep.grid import chosen
     from scaling.sweep.launch import launch
     from scaling.sweep.limits import Limits
@@ -105,9 +137,18 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     if whole:
         check(loaded.config, cells)
     open_compile_cache(loaded.config.runtime.compile_cache)
-    console.print(f"{len(cells)} cells on {devices()}; work directory {workdir}", highlight=False)
     grouped = functools.partial(tasks_of, cells, trunks=sweep.trunks, packed=sweep.packed or 1)
-    with claim(workdir, plain(loaded.config)), StopRequest() as asked:
+    with (
+        claim(workdir, plain(loaded.config)),
+        _cluster(loaded, options) as engine,
+        StopRequest() as asked,
+    ):
+        where = devices() if engine is None else engine.where
+        console.print(
+            f"{len(cells)} cells on {where}; work directory {workdir}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
         def stop() -> bool:
             return asked() or limits.over()
@@ -116,14 +157,23 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
         if options.retry_failed:
             set_failed_aside(workdir, cells)
         try:
-            if options.workers > 1:
-                words = [f"--config={options.config}", f"--workdir={workdir}"]
-                words += [f"--config.{override}" for override in options.overrides]
-                words += [f"--only={','.join(options.only)}"] if only is not None else []
-                supervise(
-                    cells.only(pack_ids(grouped(only=only))),
+            tasks = grouped(only=only)
+            if engine is not None:
+                drive(
+                    tasks,
+                    cells.only(pack_ids(tasks)),
                     workdir,
-                    command=lambda index: ["sweep", *words, f"--worker={index}"],
+                    engine=engine,
+                    retries=sweep.retries,
+                    console=console,
+                    stop=stop,
+                )
+            elif options.workers > 1:
+                words = _words(workdir, options)
+                supervise(
+                    cells.only(pack_ids(tasks)),
+                    workdir,
+                    command=lambda index: [*words, f"--worker={index}"],
                     workers=options.workers,
                     console=console,
                     stop=stop,
@@ -159,6 +209,50 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
         if whole and not made:
             console.print("complete already; nothing was changed", highlight=False)
         return 0
+
+
+def _words(workdir: Path, options: argparse.Namespace) -> list[str]:
+    """The command of a process of this sweep, wherever it is."""
+    from scaling.config import located
+
+    words = ["sweep", f"--config={located(options.config)}", f"--workdir={workdir.resolve()}"]
+    words += [f"--config.{override}" for override in options.overrides]
+    only = getattr(options, "only", None)
+    return words if only is None else [*words, f"--only={','.join(only)}"]
+
+
+@contextlib.contextmanager
+def _cluster(loaded: "Loaded", options: argparse.Namespace) -> "Iterator[Engine | None]":
+    """The engine that is asked for; None for this machine. The work directory is held."""
+    if options.engine == "local":
+        yield None
+        return
+    import jax
+
+    from scaling.provenance import code_version
+    from scaling.sweep.engines.on_ray import OnRay
+    from scaling.sweep.engines.on_slurm import OnSlurm
+
+    # This process trains nothing: devices that may be here are for the tasks.
+    jax.config.update("jax_platforms", "cpu")
+    sweep, workdir = loaded.config.sweep, options.workdir.resolve()
+    words = _words(workdir, options)
+
+    def command(task: str) -> list[str]:
+        return [*words, f"--task={task}"]
+
+    with contextlib.closing(
+        OnRay(
+            sweep.ray,
+            address=options.ray_address or "auto",
+            workdir=workdir,
+            command=command,
+            code_version=code_version(),
+        )
+        if options.engine == "ray"
+        else OnSlurm(sweep.slurm, workdir=workdir, command=command, retries=sweep.retries)
+    ) as engine:
+        yield engine
 
 
 def train(options: argparse.Namespace) -> int:

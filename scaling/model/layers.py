@@ -1,8 +1,9 @@
 """The parts of a transformer, each weight declared once by its letters."""
 
+import functools
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from scaling.axes import parse, role, shape
 from scaling.model.parameterization import Parameterization
 
 Module = TypeVar("Module", bound=nnx.Module)
-Kernel = Literal["xla", "cudnn"]
+Kernel = Literal["xla", "cudnn", "cudnn_packed"]
+"""`cudnn_packed` is for models under `vmap`."""
+Attend = Callable[[Array, Array, Array, Array], Array]
+"""Of queries, keys, values and the mask."""
 
 
 def weight(declaration: str, rules: Parameterization, key: Array) -> nnx.Param:
@@ -171,15 +175,10 @@ def attention(
     moved next to the batch, and the G queries of one head beside each other, so that scores and
     values are contiguous batched products; `cudnn` is its fused kernel, on NVIDIA devices alone.
     """
-    if kernel == "cudnn":
-        return jax.nn.dot_product_attention(
-            q_BTNH,
-            k_BSKH,
-            v_BSKH,
-            mask=mask_BTS[:, None],
-            scale=scale,
-            implementation="cudnn",
-        )
+    if kernel != "xla":
+        fused: Attend = functools.partial(_fused, scale=scale)
+        attend = fused if kernel == "cudnn" else rows_of_batch(fused)
+        return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     G = N // K
@@ -187,6 +186,55 @@ def attention(
     k_BKSH, v_BKSH = k_BSKH.transpose(0, 2, 1, 3), v_BSKH.transpose(0, 2, 1, 3)
     mixed_BKMH = _attend(q_BKTGH.reshape(B, K, T * G, H), k_BKSH, v_BKSH, mask_BTS)
     return mixed_BKMH.reshape(B, K, T, G, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
+
+
+def _fused(q_BTNH: Array, k_BSKH: Array, v_BSKH: Array, mask_BTS: Array, *, scale: float) -> Array:
+    mask = mask_BTS[:, None]
+    return jax.nn.dot_product_attention(
+        q_BTNH, k_BSKH, v_BSKH, mask=mask, scale=scale, implementation="cudnn"
+    )
+
+
+def rows_of_batch(attend: Attend) -> Attend:
+    """The same function of q, k, v and mask, under `vmap` too: runs become rows of the batch B.
+
+    JAX's own rule for the fused kernel has no place for a mask that all heads share. The gradient
+    runs `attend` once more, since what it keeps for it has no shape of its own to be folded.
+    """
+
+    @jax.custom_vjp
+    def folded(q: Array, k: Array, v: Array, mask: Array) -> Array:
+        return _folded(attend)(q, k, v, mask)
+
+    def forward(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, tuple[Array, ...]]:
+        return folded(q, k, v, mask), (q, k, v, mask)
+
+    def gradient(q: Array, k: Array, v: Array, mask: Array, by_out: Array) -> tuple[Array, ...]:
+        return jax.vjp(lambda q, k, v: attend(q, k, v, mask), q, k, v)[1](by_out)
+
+    def backward(kept: tuple[Array, ...], by_out: Array) -> tuple[Array | None, ...]:
+        return *_folded(gradient)(*kept, by_out), None
+
+    folded.defvjp(forward, backward)
+    return folded
+
+
+def _folded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays [B, ...] to arrays [B, ...] that is called once under `vmap`, with
+    [E x B, ...]."""
+    called = jax.custom_batching.custom_vmap(function)
+
+    @called.def_vmap
+    def fold(runs: int, mapped: Sequence[bool], *arrays: Array) -> tuple[Any, Any]:
+        each = [
+            x if has else jnp.broadcast_to(x, (runs, *x.shape))
+            for x, has in zip(arrays, mapped, strict=True)
+        ]
+        out = called(*(x.reshape(-1, *x.shape[2:]) for x in each))
+        out = jax.tree.map(lambda x: x.reshape(runs, -1, *x.shape[1:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return called
 
 
 class _Attended(NamedTuple):

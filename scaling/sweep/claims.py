@@ -59,6 +59,8 @@ class Claim:
         while not self._over.wait(seconds):
             self._count += 1
             os.pwrite(self._handle, f"{self._count:020d}".encode(), 0)
+            # On a network file system others see it no earlier.
+            os.fsync(self._handle)
 
 
 def _inode(handle: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from scaling.run import hyper
+from scaling.inputs import hypers_of
 from scaling.sweep.cells import Cell
 from scaling.sweep.forecast import Key, Speed, key_of
 from scaling.sweep.tasks import Pack, Task
@@ -59,8 +59,8 @@ def _measure(cells: tuple[Cell, ...], workshop: Workshop) -> Speed:
     first, lanes = configs[0], len(configs)
     program = workshop.program(first, packed=lanes if lanes > 1 else None)
     _, manifest = workshop.data(first)
-    state, batches, hypers = _arguments(configs, program, workshop)
-    seconds, state = _time_steps(program, state, batches, hypers)
+    state, batches, told = _arguments(configs, program, workshop)
+    seconds, state = _time_steps(program, state, batches, told)
     rows, context = cells[0].batch_tokens // first.model.context_tokens, first.model.context_tokens
     sample = list(workshop.validation(first, limit=2 * rows))
     program.evaluate(state.params, sample)
@@ -83,25 +83,24 @@ def _arguments(
     configs: list[ConfigDict], program: Program, workshop: Workshop
 ) -> tuple[TrainState, Any, Any]:
     keys = [jax.random.key(config.seed) for config in configs]
-    hypers = [hyper(config) for config in configs]
+    told = hypers_of(configs)
     each = []
     for config in configs:
         stream = workshop.stream(config, tokens=program.dispatch_steps * config.batch_tokens)
         each.append([stream.batch(number) for number in range(program.dispatch_steps)])
     if len(configs) == 1:
-        return program.init(keys[0]), program.put(each[0]), hypers[0]
+        return program.init(keys[0]), program.put(each[0]), told
     lanes = [
         {name: np.stack([one[name] for one in step]) for name in step[0]}
         for step in zip(*each, strict=True)
     ]
-    together = jax.tree.map(lambda *values: jnp.stack(values), *hypers)
-    return program.init(jnp.stack(keys)), program.put(lanes), together
+    return program.init(jnp.stack(keys)), program.put(lanes), told
 
 
 def _time_steps(
-    program: Program, state: TrainState, batches: Any, hypers: Any
+    program: Program, state: TrainState, batches: Any, told: Any
 ) -> tuple[float, TrainState]:
-    step = functools.partial(program.step, batches=batches, hyper=hypers)
+    step = functools.partial(program.step, batches=batches, hyper=told)
     # The first call compiles, and warms what is allocated once.
     state, _ = step(state)
     jax.block_until_ready(state)

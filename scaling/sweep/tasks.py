@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from scaling.cells import branch_steps, trunk_content
 from scaling.config import hash_of, identity
 from scaling.files import write_json
+from scaling.inputs import compile_ahead
 from scaling.outcome import Branch
 from scaling.records import Record, read
 from scaling.run import Watcher, run_packed, train_trunk
@@ -67,6 +69,10 @@ class Trunk:
     def ready(self, workdir: Path) -> bool:
         """A trunk waits for nothing."""
         return True
+
+    def compile_ahead(self, workshop: Workshop, pool: Executor) -> None:
+        """Let `pool` compile what it needs."""
+        compile_ahead([self.cell.config], workshop, pool, starts=True, measures=False)
 
     def execute(
         self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]
@@ -139,6 +145,11 @@ class Pack:
     def ready(self, workdir: Path) -> bool:
         """Whether the trunks are there that its cells leave."""
         return all(trunk.done(workdir) for trunk in self.trunks or ())
+
+    def compile_ahead(self, workshop: Workshop, pool: Executor) -> None:
+        """Let `pool` compile what its cells need."""
+        configs = [cell.config for cell in self.cells]
+        compile_ahead(configs, workshop, pool, starts=self.trunks is None, measures=True)
 
     def execute(
         self, workshop: Workshop, *, home: Path, watch: Watcher, stop: Callable[[], bool]

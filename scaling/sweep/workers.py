@@ -5,9 +5,8 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from scaling.records import read
 from scaling.run import Watcher
+from scaling.sweep import child
 from scaling.sweep.cells import Cells
 from scaling.sweep.claims import LEASE_SECONDS, Claim, Claims
 from scaling.sweep.launch import check_data
@@ -26,10 +26,6 @@ from scaling.workshop import Workshop
 POLL_SECONDS = 0.5
 KINDS = ("runs", "packs", "trunks")
 """Folders of a work directory in which an attempt leaves what it makes, records aside."""
-KEEP_MEMORY = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=2147483647"
-)
-"""A step's workspace stays with the process: see `experiments/2026-11-24-train-step`."""
 
 
 class Work(Protocol):
@@ -174,6 +170,26 @@ def publish(task: Work, attempt: Path, workdir: Path) -> int:
     return first
 
 
+@contextlib.contextmanager
+def published(
+    cells: Sequence[ConfigDict], workdir: Path, console: Console
+) -> Iterator[Callable[[], int]]:
+    """A function that shows which of the cells have their records since it was called last, and
+    returns how many."""
+    left = {cell.run_id: cell.flops for cell in Cells.of(cells).planned}
+    with CellProgress(console, cells=len(left), flops=sum(left.values())) as progress:
+
+        def show(*, was_there: bool = False) -> int:
+            paths = {name: workdir / "records" / f"{name}.json" for name in left}
+            new = {name: path for name, path in paths.items() if path.exists()}
+            for name, path in new.items():
+                progress.finish(read(path), flops=left.pop(name), was_there=was_there)
+            return len(new)
+
+        show(was_there=True)
+        yield show
+
+
 def supervise(
     cells: Sequence[ConfigDict],
     workdir: Path,
@@ -191,22 +207,14 @@ def supervise(
       ChildProcessError: workers died without a result in between.
     """
     check_data(cells, Workshop(workdir))
-    flops = {cell.run_id: cell.flops for cell in Cells.of(cells).planned}
-    shown: set[str] = set()
-    running = [_start(command(index), index, workers) for index in range(workers)]
+
+    def begun(index: int) -> subprocess.Popen[bytes]:
+        return child.start(command(index), child.part(index, workers))
+
+    running = [begun(index) for index in range(workers)]
     deaths = 0
-    with CellProgress(console, cells=len(cells), flops=sum(flops.values())) as progress:
-
-        def show() -> int:
-            new = [name for name in flops if name not in shown
-                   and (workdir / "records" / f"{name}.json").exists()]  # fmt: skip
-            for name in new:
-                record = read(workdir / "records" / f"{name}.json")
-                progress.finish(record, flops=flops[name], was_there=False)
-            shown.update(new)
-            return len(new)
-
-        try:
+    try:
+        with published(cells, workdir, console) as show:
             while any(worker.poll() is None for worker in running) or deaths:
                 time.sleep(POLL_SECONDS)
                 deaths = 0 if show() else deaths
@@ -222,44 +230,12 @@ def supervise(
                             f"{worker.returncode}); see what they say above, and run the same "
                             "command again"
                         )
-                    running[index] = _start(command(index), index, workers)
+                    running[index] = begun(index)
                 if all(worker.poll() == 0 for worker in running):
                     break
             show()
-        finally:
-            for worker in running:
-                worker.terminate()
-            for worker in running:
-                worker.wait()
-
-
-def _start(command: Sequence[str], index: int, workers: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "scaling", *command],
-        env=os.environ | environment(index, workers),
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def keep_to_cores() -> None:
-    """Run on the cores that `environment` has given this process; call it before JAX starts."""
-    if cores := os.environ.get("SCALING_CORES"):
-        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-
-
-def environment(index: int, workers: int) -> Mapping[str, str]:
-    """What a worker is told before JAX starts: its share of the cores, of the devices where there
-    are enough, else of the memory of all."""
-    cores = sorted(os.sched_getaffinity(0))
-    mine = cores[index % len(cores) :: workers] or [cores[index % len(cores)]]
-    told = {
-        "SCALING_CORES": ",".join(map(str, mine)),
-        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY),
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / workers:.3f}",
-    }
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else []
-    if len(devices) >= workers:
-        told["CUDA_VISIBLE_DEVICES"] = ",".join(devices[index::workers])
-        told["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.9"
-    return told
+    finally:
+        for worker in running:
+            worker.terminate()
+        for worker in running:
+            worker.wait()

@@ -4,6 +4,7 @@ packed into one program."""
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,7 @@ class Program:
         self.dispatch_steps = dispatch_steps
         self.packed = packed
         self.compile_seconds = 0.0
+        """How long runs have waited for executables."""
         place = functools.partial(batch_sharding, mesh, context=context)
         batch = place(windows=batch_windows, packed=packed)
         if microbatches > 1:
@@ -95,6 +97,7 @@ class Program:
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self.compiled: dict[str, Any] = {}
         """The executables made so far, for those who ask for their memory or their text."""
+        self._ahead: dict[str, Future[Any]] = {}
         scales = {name: scale(axes) for name, axes in self.axes.items()}
         directions = rule.directions(self.axes, scales)
 
@@ -245,6 +248,44 @@ class Program:
             return self._replicated
         return self._params[owner]
 
+    def compile_ahead(
+        self,
+        pool: Executor,
+        *,
+        batch: Batch,
+        hyper: optim.Hyper,
+        starts: bool = True,
+        measured: Batch | None = None,
+    ) -> None:
+        """Let `pool` compile what runs with such a `batch` and `hyper` need, before they need it:
+        `init` where one `starts`, and what measures where there is a batch to be `measured`.
+
+        Whoever needs one of them first waits for it, and is told of an error.
+        """
+        shapes = functools.partial(jax.tree.map, jax.typeof)
+        asked: dict[str, tuple[Any, ...]] = {}
+        if starts:
+            key = jax.random.key(0)
+            asked["init"] = (self._init, jnp.stack([key] * self.packed) if self.packed else key)
+        stacked = {
+            name: jax.ShapeDtypeStruct(
+                (self.dispatch_steps, *value.shape), value.dtype, sharding=self._stack
+            )
+            for name, value in batch.items()
+        }
+        asked[f"{self.dispatch_steps} steps"] = (
+            self._steps, self.abstract_state, stacked, shapes(hyper),
+        )  # fmt: skip
+        if measured is not None:
+            windows = {
+                name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=self._measured)
+                for name, value in measured.items()
+            }
+            asked["evaluate"] = (self._evaluate, self.abstract_state.params, windows)
+        for name, (function, *arguments) in asked.items():
+            if name not in self.compiled and name not in self._ahead:
+                self._ahead[name] = pool.submit(_compiled, function, *arguments)
+
     def init(self, key: Array) -> TrainState:
         """Fresh parameters and optimizer state; of packed runs from keys [E]."""
         return self._call("init", self._init, key)
@@ -287,9 +328,16 @@ class Program:
     def _call(self, name: str, function: Any, *arguments: Any) -> Any:
         if name not in self.compiled:
             started = time.perf_counter()
-            self.compiled[name] = function.lower(*arguments).compile()
+            ahead = self._ahead.pop(name, None)
+            self.compiled[name] = (
+                _compiled(function, *arguments) if ahead is None else ahead.result()
+            )
             self.compile_seconds += time.perf_counter() - started
         return self.compiled[name](*arguments)
+
+
+def _compiled(function: Any, *arguments: Any) -> Any:
+    return function.lower(*arguments).compile()
 
 
 def _put(value: np.ndarray, place: NamedSharding) -> Array:

@@ -1,11 +1,24 @@
 """Masks, grouped heads and vectors, by second routes."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
-from scaling.model.layers import attention, attention_mask, bias, contract, gain, layer_norm, weight
+from scaling.model.layers import (
+    Attend,
+    attention,
+    attention_mask,
+    bias,
+    contract,
+    gain,
+    layer_norm,
+    rows_of_batch,
+    weight,
+)
 from scaling.model.parameterization import standard
 
 RULES = standard({"D": 24, "F": 40, "N": 6, "K": 2, "H": 10, "L": 3, "V": 64, "T": 9, "C": 3})
@@ -70,3 +83,32 @@ def test_layer_norm_gives_no_mean_and_unit_variance() -> None:
     normed = np.asarray(layer_norm(x_BTD, gain("->D", RULES), bias("->D", RULES), epsilon=1e-6))
     np.testing.assert_allclose(normed.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(normed.var(-1), 1, rtol=1e-4)
+
+
+def test_packed_runs_become_rows_of_the_batch_of_a_kernel_that_is_called_once() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def kernel(q: Array, k: Array, v: Array, mask: Array) -> Array:
+        shapes.append(q.shape)
+        return attention(q, k, v, mask, scale=0.4)
+
+    runs = 3
+    q_EBTNH, k_EBSKH, v_EBSKH, weights = (
+        jax.random.normal(key, (runs, B, T, heads, 4))
+        for key, heads in zip(jax.random.split(jax.random.key(0), 4), (4, 2, 2, 4), strict=True)
+    )
+    mask_EBTS = jnp.tril(jnp.ones((runs, B, T, T), bool)).at[1, 0, 3, :2].set(False)
+
+    def loss(attend: Attend) -> Callable[..., Array]:
+        return lambda q, k, v, mask, weight: jnp.sum(attend(q, k, v, mask) * weight)
+
+    for mask, axis in ((mask_EBTS, 0), (mask_EBTS[1], None)):
+        axes = (0, 0, 0, axis, 0)
+        plain = jax.vmap(jax.value_and_grad(loss(kernel), (0, 1, 2)), axes)
+        folded = jax.vmap(jax.value_and_grad(loss(rows_of_batch(kernel)), (0, 1, 2)), axes)
+        expected = plain(q_EBTNH, k_EBSKH, v_EBSKH, mask, weights)
+        shapes.clear()
+        found = jax.jit(folded)(q_EBTNH, k_EBSKH, v_EBSKH, mask, weights)
+        assert (runs * B, T, 4, 4) in shapes
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                     found, expected)  # fmt: skip

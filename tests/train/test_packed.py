@@ -1,6 +1,7 @@
 """Packed runs: each is its twin trained alone, whatever becomes of the others."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -197,6 +198,24 @@ def test_rates_of_packed_runs_share_one_compilation() -> None:
     spent = shape.compile_seconds
     trained(shape, KEYS, packed_batch, hypers((0.1, 0.2, 0.3, 0.4)), steps=3)
     assert shape.compile_seconds == spent
+
+
+@pytest.mark.parametrize("packed", [None, RUNS])
+def test_what_is_compiled_ahead_is_what_runs_need(packed: int | None) -> None:
+    ahead, later = program(packed), program(packed)
+    batch, told = (
+        (batch_of(0, 0), hyper(RATES[0])) if packed is None else (packed_batch(0), hypers())
+    )
+    key = KEYS[0] if packed is None else KEYS
+    with ThreadPoolExecutor(3) as pool:
+        ahead.compile_ahead(pool, batch=batch, hyper=told, measured=batch_of(1, 1))
+    found = []
+    for shape in (ahead, later):
+        state, metrics = shape.step(shape.init(key), shape.put([batch]), told)
+        totals, _ = shape.evaluate(state.params, [batch_of(1, 1)])
+        found.append((metrics.loss, state.params, totals))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert ahead.compile_seconds < 0.1 * later.compile_seconds
 
 
 def test_packed_runs_are_measured_on_one_batch_each_with_its_own_weights() -> None:
