@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from scaling import sizes
 from scaling.analysis import Law, fit, load
+from scaling.config import ConfigError
 from scaling.files import write_json
 from scaling.sweep.cells import Cells
 from scaling.sweep.grid import Overrides
@@ -174,9 +175,12 @@ def search_all() -> None:
             for budget in BUDGETS:
                 for seed in range(SEARCHES):
                     flops = budget * target * 1.001  # whole batches are rounded down
-                    *chosen, spent, barred = search(
-                        runs, arm, flops=flops, trained=trained, seed=seed, law=law
-                    )
+                    try:
+                        *chosen, spent, barred = search(
+                            runs, arm, flops=flops, trained=trained, seed=seed, law=law
+                        )
+                    except ConfigError:
+                        continue  # too little for this ladder
                     # The worst that was seen stands for a setting that is lost with another seed.
                     loss = losses.get((chosen[0], chosen[1]), max(losses.values()))
                     found.append({
@@ -241,7 +245,8 @@ def table() -> None:
         print(f"\n{title}\n\n| search | {' | '.join(map(str, BUDGETS))} |")
         print("| --- |" + " --- |" * len(BUDGETS))
         for arm, name in ARMS.items():
-            print(f"| {name} | {' | '.join(cell(arm, budget) for budget in BUDGETS)} |")
+            each = (cell(arm, b) if regrets(arm, b) else "too little" for b in BUDGETS)
+            print(f"| {name} | {' | '.join(each)} |")
 
     def pooled(arm: str, budget: int) -> str:
         return "{:.0f} ± {:.0f}".format(*mean_and_error(regrets(arm, budget)))
@@ -270,12 +275,13 @@ def draw(
                "from 24, tune": "#1f77b4"}  # fmt: skip
     left.axhline(rule, color="black", linewidth=0.9, linestyle=":", label="the rules, no search")
     for arm, name in ARMS.items():
-        each = [mean_and_error(regrets(arm, budget)) for budget in BUDGETS]
+        budgets = [budget for budget in BUDGETS if regrets(arm, budget)]
+        each = [mean_and_error(regrets(arm, budget)) for budget in budgets]
         means = [mean for mean, _ in each]
-        left.plot(BUDGETS, means, marker="o", markersize=3.5, color=colours[arm], label=name,
+        left.plot(budgets, means, marker="o", markersize=3.5, color=colours[arm], label=name,
                   linestyle="--" if arm.startswith("from") else "-")  # fmt: skip
         left.fill_between(
-            BUDGETS,
+            budgets,
             [m - e for m, e in each],
             [m + e for m, e in each],
             color=colours[arm], alpha=0.15, linewidth=0,
