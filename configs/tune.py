@@ -2,7 +2,10 @@
 
 Successive halving over a ladder of sizes, each on its compute-optimal tokens: what is best at a
 small size climbs to the next, its multiples of the rules unchanged (as Yang et al. 2022, algorithm
-1, tune small and carry up). What is found is of the last rung: beyond it, the rules carry it.
+1, tune small and carry up). What is found is of the last rung: beyond it, the rules carry it. The
+first rung should have some 400 updates at least: of shorter runs the best rates are too high for
+the next size (experiments/2026-11-26-tune, where random search did as well from twelve runs of the
+target on).
 
 On 2 cores about 6 minutes, `:tiny` half a minute; `:large` is for accelerators, which train eight
 trials as one program.

@@ -290,8 +290,8 @@ def draw(
     left.set_ylabel("regret, 0.001 nats per token")
     left.set_xticks(BUDGETS, [str(budget) for budget in BUDGETS])
     left.minorticks_off()
-    left.set_ylim(0, 260)
-    left.legend(frameon=False, fontsize=7.5, ncols=2, loc="upper right")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     for vector, shade in zip(grid.VECTOR, (0.25, 0.4, 0.6, 0.8, 1.0), strict=True):
         for width, style in zip(grid.WIDTHS, (":", "--", "-"), strict=True):
             losses = [
