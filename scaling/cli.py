@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from scaling import __version__
-from scaling.commands import analysis, arguments, training
+from scaling.commands import analysis, arguments, training, tuning
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -129,6 +129,12 @@ VERBS = {
         "scaling sweep --config=configs/ladder.py --workdir=runs/ladder --dry_run",
         arguments.sweep,
         training.sweep,
+    ),
+    "tune": Verb(
+        "search for the rates, batch, ... to train with, from the smallest size up",
+        "scaling tune --config=configs/tune.py --workdir=runs/tune",
+        arguments.tune,
+        tuning.tune,
     ),
     "status": Verb(
         "what a work directory holds and what is still to do",

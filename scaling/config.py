@@ -2,7 +2,7 @@
 
 A study's config is a Python file in `configs/` (it is run as code) with `get_config(arg)`, which
 returns a ConfigDict made from `default()`, and, for a sweep, `get_grid(config)`, the list of its
-cells.
+cells, or `get_search(config)`, the `scaling.sweep.space.Search` of `scaling tune`.
 """
 
 import ast
@@ -110,8 +110,8 @@ def default() -> ConfigDict:
 
     config.sweep = ConfigDict()
     config.sweep.trunks = True
-    # So many cells of one shape train as one program; None measures what pays, 1 trains each by
-    # itself.
+    # So many cells of one shape train as one program; None measures what pays (a search takes
+    # 1), 1 trains each by itself.
     config.sweep.packed = placeholder(int)
     # A worker that is silent for so long loses its task; one that ends without its result is
     # started again so often.
@@ -187,6 +187,7 @@ class Study(NamedTuple):
 
     config: ConfigDict
     grid: Callable[[ConfigDict], Sequence[ConfigDict]] | None
+    search: Callable[[ConfigDict], Any] | None
 
 
 def load(spec: str, overrides: Sequence[str] = ()) -> Study:
@@ -214,7 +215,7 @@ def load(spec: str, overrides: Sequence[str] = ()) -> Study:
         )
     config = module.get_config(argument)
     override(config, overrides)
-    return Study(config, getattr(module, "get_grid", None))
+    return Study(config, getattr(module, "get_grid", None), getattr(module, "get_search", None))
 
 
 def located(spec: str) -> str:

@@ -12,12 +12,15 @@ from scaling import counts, sizes
 from scaling.analysis.rules import LAWS
 from scaling.architecture import LADDER
 from scaling.sweep.launch import check_data
+from scaling.sweep.space import resolved, rungs_of
 from scaling.sweep.study import check
+from scaling.sweep.tune import counts_of
 from scaling.workshop import Workshop, run_id
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
-VARIANTS = [(name, variant) for name in NAMES for variant in ("", "tiny", "large")
+GRIDS = [name for name in NAMES if name != "tune"]
+VARIANTS = [(name, variant) for name in GRIDS for variant in ("", "tiny", "large")
             if (name, variant) != ("quickstart", "large")]  # fmt: skip
 
 
@@ -45,7 +48,7 @@ def test_every_variant_is_a_grid_of_different_runs_of_known_sizes(name: str, var
             assert cell.model.depth == rung.depth
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRIDS)
 def test_the_packaged_text_suffices_for_it_and_its_tiny_variant(
     name: str, workshop: Workshop
 ) -> None:
@@ -109,3 +112,17 @@ def test_two_objectives_are_not_fitted_by_one_law_and_one_is() -> None:
     with pytest.raises(configs.ConfigError, match="causal and masked, whose losses no one law"):
         check(config, cells)
     check(*loaded("mlm_vs_causal", "", "study.objectives=masked"))
+
+
+@pytest.mark.parametrize("variant", ["", "tiny", "large"])
+def test_every_variant_of_the_search_has_trials_for_its_ladder(
+    variant: str, workshop: Workshop
+) -> None:
+    study = configs.load(f"configs/tune.py:{variant}")
+    assert study.search is not None
+    search = study.search(study.config)
+    rungs = rungs_of(search, study.config)
+    assert counts_of(search, rungs)[-1] >= 1
+    assert counts_of(search, rungs)[0] >= search.promote
+    if variant != "large":
+        check_data([resolved(study.config, rung).config for rung in search.rungs], workshop)

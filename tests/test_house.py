@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = ("scaling", "configs", "tests")
 TEXT = {".md", ".py", ".toml", ".sh", ".txt", ".ipynb"}
 RUNS_WHAT_IT_READS = {"pickle", "dill", "cloudpickle", "shelve", "marshal"}
-NEVER_IMPORTED = ("tensorflow", "torch", "transformers", "pandas", "wandb")
+NEVER_IMPORTED = ("tensorflow", "torch", "transformers", "pandas", "wandb", "optuna")
 
 
 def sources(*folders: str) -> list[Path]:

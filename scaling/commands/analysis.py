@@ -73,7 +73,7 @@ def plan(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         _refuse_existing(options.out / "plan.json", options)
-    law = _law(options.law)
+    law = law_at(options.law)
     config = load(options.config, options.overrides).config
     chain = _chain(options, law)
     aims = [] if chain is None else [aim_at(chain, score) for score in options.score]
@@ -84,8 +84,8 @@ def plan(options: argparse.Namespace) -> int:
         losses=[*(options.loss or ()), *aims],
         by=options.by,
         shape_for=nearest_shape(config),
-        rates=None if options.rates is None else _law(options.rates),
-        batches=None if options.batches is None else _law(options.batches),
+        rates=None if options.rates is None else law_at(options.rates),
+        batches=None if options.batches is None else law_at(options.batches),
         next_flops=options.next_flops,
     )
     console = Console()
@@ -162,7 +162,7 @@ def _critical(text: str | None) -> "float | str | Law | None":
     if text is None:
         return None
     if text.endswith(".json"):
-        return _law(Path(text))
+        return law_at(Path(text))
     try:
         return float(text)
     except ValueError:
@@ -178,7 +178,7 @@ def _chain(options: argparse.Namespace, law: "Law") -> "Chain | None":
             "--score and --task belong together, as in --score=0.85 --task=LAW.json: the score to "
             "reach, and a law of it that `scaling fit --law=accuracy` made"
         )
-    return None if options.task is None else Chain(loss=law, task=_law(options.task))
+    return None if options.task is None else Chain(loss=law, task=law_at(options.task))
 
 
 def _score(chain: "Chain", target: Mapping[str, Any]) -> str:
@@ -195,7 +195,8 @@ def _score(chain: "Chain", target: Mapping[str, Any]) -> str:
     )
 
 
-def _law(path: Path) -> "Law":
+def law_at(path: Path) -> "Law":
+    """The law of a law.json."""
     from scaling.analysis.fitted import Law
 
     try:

@@ -103,6 +103,42 @@ def sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help=argparse.SUPPRESS)
 
 
+def tune(parser: argparse.ArgumentParser) -> None:
+    study(parser)
+    _again(parser)
+    parser.add_argument(
+        "--max_flops",
+        type=_positive,
+        metavar="FLOPS",
+        help="what all trials may cost (6ND; default: as the config has it)",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("tpe", "random"),
+        default="tpe",
+        help="who proposes: Optuna's TPE from where rules and laws point, or chance (default tpe)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the proposals (default 0); --config.seed is that of the runs",
+    )
+    parser.add_argument(
+        "--law",
+        type=Path,
+        metavar="LAW.json",
+        help="a law of the loss: what is far above it does not climb, widths start at its best",
+    )
+    parser.add_argument(
+        "--rates",
+        type=Path,
+        metavar="LAW.json",
+        help="a fitted law of learning_rate, in place of the rules of the size table",
+    )
+
+
 def _patterns(text: str) -> list[str]:
     found = [part.strip() for part in text.split(",") if part.strip()]
     if not found:

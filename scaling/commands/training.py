@@ -100,7 +100,7 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
                 lease_seconds=sweep.lease_seconds,
             )
         except Stopped as error:
-            return _stopped(error)
+            return stopped(error)
     return 0
 
 
@@ -206,7 +206,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                 )
                 made = []
         except Stopped as error:
-            return _stopped(error, "--max_hours is over: " if limits.over() else "")
+            return stopped(error, "--max_hours is over: " if limits.over() else "")
         console.print(terminal_table(workdir))
         for name in (
             "records",
@@ -345,7 +345,7 @@ def train(options: argparse.Namespace) -> int:
         try:
             [record] = launch([cell], Workshop(options.workdir), console=console, stop=stop)
         except Stopped as error:
-            return _stopped(error)
+            return stopped(error)
         console.print(
             f"  {options.workdir / 'records' / record.run_id}.json", highlight=False, soft_wrap=True
         )
@@ -358,7 +358,8 @@ def train(options: argparse.Namespace) -> int:
         return 0 if record.status == "ok" else 1
 
 
-def _stopped(error: Exception, why: str = "") -> int:
+def stopped(error: Exception, why: str = "") -> int:
+    """Say that a verb was stopped, and how it goes on; the exit code."""
     from scaling.train.processes import STOPPED
 
     print(f"{why}{error}; the same command continues there", file=sys.stderr)

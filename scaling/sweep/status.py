@@ -13,7 +13,7 @@ from scaling.sweep.progress import clock
 from scaling.sweep.survey import Journaled, Survey, survey
 from scaling.sweep.workdir import WorkdirError, read_study
 
-STAGES = ("law.json", "plan.json", "verdict.json", "report.html")
+STAGES = ("law.json", "plan.json", "verdict.json", "tune.json", "report.html")
 
 
 def status(workdir: Path, *, finished: bool = True) -> Group:
