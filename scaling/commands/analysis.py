@@ -69,7 +69,7 @@ def plan(options: argparse.Namespace) -> int:
     from scaling.analysis.report.terminal import show, visible
     from scaling.config import load
     from scaling.files import write_json
-    from scaling.sweep.study import nearest_shape
+    from scaling.sweep.planned import nearest_shape
 
     if options.out is not None:
         _refuse_existing(options.out / "plan.json", options)

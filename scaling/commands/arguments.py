@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 CONFIG_HELP = "a Python config file (it is run as code), with its argument after a colon"
+QUICKSTART = "configs/quickstart.py"
 ENGINES = ("local", "ray", "slurm")
 OVERRIDES = "override any key of the config with --config.KEY=VALUE, as in --config.seed=1"
 
@@ -51,7 +52,22 @@ def _workers(parser: argparse.ArgumentParser) -> None:
 
 
 def sweep(parser: argparse.ArgumentParser) -> None:
-    study(parser)
+    parser.add_argument(
+        "--config", metavar="FILE[:ARG]",
+        help=f"{CONFIG_HELP} (with --from_plan as `scaling plan` has it, {QUICKSTART}); "
+        f"{OVERRIDES}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workdir", type=_folder, metavar="DIR",
+        help="where results go; the same again resumes (with --from_plan the folder of the plan)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from_plan",
+        type=Path,
+        metavar="PLAN.json",
+        help="in place of the config's grid, train the next runs that this plan proposes, or its "
+        "targets where it proposes none; the work directory may be that of the study",
+    )
     _again(parser)
     _workers(parser)
     parser.add_argument(
@@ -163,9 +179,9 @@ def run(parser: argparse.ArgumentParser) -> None:
 
 def quickstart(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", default="configs/quickstart.py", metavar="FILE[:ARG]",
-        help=f"{CONFIG_HELP} (default configs/quickstart.py; "
-        f"configs/quickstart.py:tiny takes 2 minutes); {OVERRIDES}",
+        "--config", default=QUICKSTART, metavar="FILE[:ARG]",
+        help=f"{CONFIG_HELP} (default {QUICKSTART}; {QUICKSTART}:tiny takes 2 minutes); "
+        f"{OVERRIDES}",
     )  # fmt: skip
     parser.add_argument(
         "--workdir", type=_folder, metavar="DIR",
@@ -348,9 +364,9 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--config",
-        default="configs/quickstart.py",
+        default=QUICKSTART,
         metavar="FILE[:ARG]",
-        help=f"the config whose overrides to write (default configs/quickstart.py); {OVERRIDES}",
+        help=f"the config whose overrides to write (default {QUICKSTART}); {OVERRIDES}",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write plan.json here (default: print only)"

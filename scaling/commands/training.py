@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scaling.commands import preview
+from scaling.commands.arguments import QUICKSTART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +39,12 @@ def sweep(options: argparse.Namespace) -> int:
 
     if options.measure and not options.dry_run:
         raise ConfigError("--measure belongs to --dry_run; give both")
+    if options.from_plan is not None:
+        options.config = options.config or QUICKSTART
+        options.workdir = options.workdir or options.from_plan.parent
+    for name in ("config", "workdir"):
+        if getattr(options, name) is None:
+            raise ConfigError(f"--{name} is missing; give it, or a plan with --from_plan")
     loaded = load(options.config, options.overrides)
     if options.engine != "local" and options.workers > 1:
         raise ConfigError(
@@ -52,7 +59,7 @@ def sweep(options: argparse.Namespace) -> int:
             "--max_flops is for one process; use it without --workers and --engine, or --max_hours"
         )
     if options.dry_run:
-        return preview.dry_run(loaded, _cells(loaded), options)
+        return preview.dry_run(loaded, _cells(loaded, options), options)
     if options.worker is not None or options.task is not None:
         return _work(loaded, options)
     return _study(loaded, options.workdir, options, whole=False)
@@ -79,7 +86,7 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
             "that all machines share"
         )
     open_compile_cache(loaded.config.runtime.compile_cache)
-    cells, sweep = _cells(loaded), loaded.config.sweep
+    cells, sweep = _cells(loaded, options), loaded.config.sweep
     if options.task == TASK:
         _choose_packing(loaded, cells, options.workdir, stop=orphaned)
         return 0
@@ -104,10 +111,13 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(loaded: "Loaded") -> "Cells":
+def _cells(loaded: "Loaded", options: argparse.Namespace) -> "Cells":
     from scaling.config import ConfigError
     from scaling.sweep.cells import Cells
+    from scaling.sweep.planned import proposed
 
+    if getattr(options, "from_plan", None) is not None:
+        return proposed(loaded.config, options.from_plan)
     if loaded.grid is None:
         raise ConfigError(
             "this config has no get_grid(config); use `scaling train` for a single run"
@@ -138,7 +148,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
     from scaling.workshop import Workshop
 
     console = Console()
-    cells, sweep = _cells(loaded), loaded.config.sweep
+    cells, sweep = _cells(loaded, options), loaded.config.sweep
     only = None if whole else chosen(cells, options.only)
     limits = Limits() if whole else Limits(flops=options.max_flops, hours=options.max_hours)
     if whole:
@@ -275,8 +285,11 @@ def _words(workdir: Path, options: argparse.Namespace) -> list[str]:
 
     words = ["sweep", f"--config={located(options.config)}", f"--workdir={workdir.resolve()}"]
     words += [f"--config.{override}" for override in options.overrides]
-    only = getattr(options, "only", None)
-    return words if only is None else [*words, f"--only={','.join(only)}"]
+    if getattr(options, "from_plan", None) is not None:
+        words.append(f"--from_plan={options.from_plan.resolve()}")
+    if getattr(options, "only", None) is not None:
+        words.append(f"--only={','.join(options.only)}")
+    return words
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from scaling.analysis.fitted import Law
 from scaling.config import ConfigError
 from scaling.sweep.cells import Cell
 from scaling.sweep.grid import Overrides, prod
+from scaling.sweep.planned import nearest_shape
 from scaling.sweep.space import Rung, Search, resolved, value_of
-from scaling.sweep.study import nearest_shape
 
 MARGIN = 1.1
 RATES = ("optimizer.learning_rate", "optimizer.vector_learning_rate")

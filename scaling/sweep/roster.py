@@ -44,14 +44,35 @@ class Roster:
 
 
 def write_roster(workdir: Path, cells: Cells, tasks: Sequence[Task]) -> None:
-    """Write `grid.json`, unless it says the same already."""
+    """Write `grid.json`, unless it says the same already.
+
+    What was trained here beside these cells, as a plan proposed it, stays in it.
+    """
+    known = read_roster(workdir) or Roster([], [])
+    ids, names = {cell.run_id for cell in cells.planned}, {task.name for task in tasks}
+
+    def trained_beside(*runs: str) -> bool:
+        return ids.isdisjoint(runs) and all(
+            (workdir / "records" / f"{run}.json").exists() for run in runs
+        )
+
     roster = Roster(
-        [CellEntry(cell.run_id, cell.tokens, cell.flops) for cell in cells.planned],
         [
-            TaskEntry(task.name, task.tokens, task.flops, list(task.run_ids), [])
-            if isinstance(task, Pack)
-            else TaskEntry(task.name, task.tokens, task.flops, [], list(task.steps))
-            for task in tasks
+            *(cell for cell in known.cells if trained_beside(cell.run_id)),
+            *(CellEntry(cell.run_id, cell.tokens, cell.flops) for cell in cells.planned),
+        ],
+        [
+            *(
+                task
+                for task in known.tasks
+                if task.name not in names and trained_beside(*task.runs)
+            ),
+            *(
+                TaskEntry(task.name, task.tokens, task.flops, list(task.run_ids), [])
+                if isinstance(task, Pack)
+                else TaskEntry(task.name, task.tokens, task.flops, [], list(task.steps))
+                for task in tasks
+            ),
         ],
     )
     content = {"schema": SCHEMA, **asdict(roster)}

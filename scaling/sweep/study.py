@@ -10,19 +10,17 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from scaling import counts, sizes
 from scaling.analysis.fit import AUTO, fit
 from scaling.analysis.fitted import Law
-from scaling.analysis.plan import RunShape, plan, verdict
+from scaling.analysis.plan import plan, verdict
 from scaling.analysis.report import write_report
 from scaling.analysis.rules import LAWS
-from scaling.cells import architecture_of, cell_of, resolve, size_of
 from scaling.config import ConfigError
 from scaling.files import write_json
 from scaling.records import Record
 from scaling.runs import load
-from scaling.sweep.grid import SEEDS, with_overrides
 from scaling.sweep.launch import launch
+from scaling.sweep.planned import nearest_shape, planned_cell
 from scaling.sweep.tasks import Packing
 from scaling.workshop import Workshop
 
@@ -111,31 +109,6 @@ def fit_study(config: ConfigDict, workdir: Path, trained: Sequence[Record]) -> L
         law=config.study.law,
         bootstrap=config.study.bootstrap_samples,
     )
-
-
-def nearest_shape(config: ConfigDict) -> Callable[[float, float], RunShape]:
-    """Rung of the ladder nearest to a number of parameters, with the tokens its budget buys."""
-
-    def shape_for(params: float, flops: float) -> RunShape:
-        kind = architecture_of(resolve(with_overrides(config, {"budget.flops": float(flops)})))
-        distances = {
-            size.width: abs(math.log(counts.parameters(size, kind).total / params))
-            for size in sizes.ladder(vocabulary=config.corpus.vocabulary)
-        }
-        width = min(distances, key=distances.__getitem__)
-        overrides = {"model.width": width, "budget.flops": float(flops)}
-        cell = cell_of(with_overrides(config, overrides))
-        total = counts.parameters(size_of(cell), architecture_of(cell)).total
-        return RunShape(params=total, tokens=cell.budget.tokens, overrides=overrides)
-
-    return shape_for
-
-
-def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
-    """The resolved cell that a target of plan.json describes: number 0 of its study."""
-    cell = with_overrides(config, target["overrides"])
-    cell.seed = config.seed * SEEDS
-    return cell_of(cell)
 
 
 def _sentence(target: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from scaling.analysis.shapes import build, on_the_ladder, whole_batch
 from scaling.architecture import LADDER
 from scaling.cells import architecture_of, resolve, size_of
 from scaling.config import load, override
-from scaling.sweep.study import nearest_shape
+from scaling.sweep.planned import nearest_shape
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from scaling import cells, records
 from scaling import config as configs
+from scaling import records
 from scaling.records import Record
 from scaling.sweep.grid import SEEDS, isoflop
-from scaling.sweep.study import check, nearest_shape
+from scaling.sweep.planned import FIRST_SEED
+from scaling.sweep.study import check
 from scaling.sweep.workdir import WorkdirError, claim, read_study
 
 TINY = (
@@ -132,9 +133,45 @@ def test_fit_and_plan_work_on_the_records(finished: Path, tmp_path: Path) -> Non
     assert plan.returncode == 0, plan.stderr
     target = json.loads((tmp_path / "plan.json").read_text())["targets"][0]
     assert set(target["overrides"]) == {"model.width", "budget.flops"}
+    # Made with another config: this one's models have other sizes.
+    shutil.copytree(finished, tmp_path / "study")
+    sweep = ("sweep", f"--from_plan={tmp_path / 'plan.json'}", f"--workdir={tmp_path / 'study'}")
+    other = scaling(*sweep, *TINY, "--config.corpus.vocabulary=400")
+    assert other.returncode == 2
+    assert "give the --config, and its overrides" in other.stderr
     refused = scaling("fit", str(finished / "records"), f"--out={tmp_path}")
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
+
+
+def test_the_next_runs_of_a_plan_are_trained_beside_the_grid(
+    finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "study")
+    overrides = [word for word in TINY if word.startswith("--config.")]
+    plan = scaling(
+        "plan", str(finished / "law.json"), "--flops=4e9", "--next_flops=2.4e9",
+        f"--out={tmp_path}", *overrides,
+    )  # fmt: skip
+    assert plan.returncode == 0, plan.stderr
+    cells = json.loads((tmp_path / "plan.json").read_text())["next_runs"]["cells"]
+    before = {path.name for path in (tmp_path / "study" / "records").iterdir()}
+    sweep = ("sweep", f"--from_plan={tmp_path / 'plan.json'}", f"--workdir={tmp_path / 'study'}")
+    asked = scaling(*sweep, *TINY, "--dry_run")
+    assert f"grid: {sum(cell['runs'] for cell in cells)} cells" in asked.stdout, asked.stderr
+    result = scaling(*sweep, *TINY)
+    assert result.returncode == 0, result.stderr
+    after = {path.name for path in (tmp_path / "study" / "records").iterdir()}
+    new = [records.read(tmp_path / "study" / "records" / name) for name in after - before]
+    assert sorted((record.params_total, record.seed >= FIRST_SEED) for record in new) == sorted(
+        (int(cell["params"]), True) for cell in cells for _ in range(cell["runs"])
+    )
+    assert before < after
+    status = scaling("status", str(tmp_path / "study"))
+    assert f"{len(after) - 1} cells: {len(after) - 1} done" in status.stdout
+    again = scaling(*sweep, *TINY)
+    assert again.returncode == 0
+    assert {path.name for path in (tmp_path / "study" / "records").iterdir()} == after
 
 
 def test_a_diverged_cell_is_recorded_and_left_out_and_the_sweep_goes_on(
@@ -272,14 +309,3 @@ def test_budgets_without_widths_are_refused() -> None:
     configs.override(config, ["study.budgets_flops=(1e9,2e9)", "study.widths=((16,),)"])
     with pytest.raises(configs.ConfigError, match=r"2 entries and study\.widths 1"):
         isoflop(config)
-
-
-def test_the_nearest_shape_spends_the_budget_and_its_overrides_rebuild_it() -> None:
-    config = configs.load("configs/quickstart.py").config
-    shape = nearest_shape(config)(100_000, 1e12)
-    assert 0.7 < shape.params / 100_000 < 1.4
-    assert 6 * shape.params * shape.tokens == pytest.approx(1e12, rel=0.01)
-    configs.override(config, [f"{key}={value}" for key, value in shape.overrides.items()])
-    cell = cells.cell_of(config)
-    assert cell.budget.tokens == shape.tokens
-    assert re.fullmatch(r"\d+", str(cell.model.width))
