@@ -133,6 +133,10 @@ class Budget:
             return self.epochs
         return math.inf if "unique_tokens" in form.inputs else 1.0
 
+    def most_tokens(self, form: Form) -> float:
+        """How many tokens the data has, repeated as often as it may be."""
+        return math.inf if self.unique_tokens is None else self.unique_tokens * self.repeats(form)
+
     def most(self, form: Form, params: Array) -> Mapping[str, Array]:
         """The most tokens that each limit lets a size see, whatever the batch, by its name."""
         found = {}
@@ -143,8 +147,8 @@ class Budget:
                 name: seconds * self.machine.flops_per_second / (6 * params)
                 for name, seconds in self.training_seconds(params).items()
             }
-        if self.unique_tokens is not None and math.isfinite(self.repeats(form)):
-            found["unique data"] = np.full_like(params, self.unique_tokens * self.repeats(form))
+        if math.isfinite(self.most_tokens(form)):
+            found["unique data"] = np.full_like(params, self.most_tokens(form))
         return found
 
     def batches(self, form: Form, params: Array, useful: Array, crowding: Array) -> Batches:

@@ -50,6 +50,15 @@ class Cells:
     def __len__(self) -> int:
         return len(self.params)
 
+    def of(self, keep: NDArray[np.bool_]) -> "Cells":
+        """Those of a mask [cells]."""
+        overrides = self.overrides
+        return Cells(
+            params=self.params[keep], tokens=self.tokens[keep], cost=self.cost[keep],
+            others={name: values[keep] for name, values in self.others.items()},
+            overrides=overrides and tuple(overrides[i] for i in np.flatnonzero(keep)),
+        )  # fmt: skip
+
 
 class Design(NamedTuple):
     """Which cells were chosen, how often each [cells], and the variance of the linked prediction
@@ -112,12 +121,14 @@ def next_runs(
     criterion: Criterion = "variance",
     most_repeats: int | None = 3,
     most_runs: int | None = None,
+    most_tokens: float = math.inf,
 ) -> dict[str, Any]:
     """The `next_runs` object of plan.json for so many `flops` to spend: `describe` of the choice
-    among `grid_of` the law, from the least compute that it was fitted to.
+    among `grid_of` the law, from the least compute that it was fitted to; no run has more than
+    `most_tokens`, which is what the data has.
 
     Raises:
-      PlanError: see `choose`.
+      PlanError: see `choose`; every cell has more tokens.
     """
     fitted = [entry["flops"] for entry in law.diagnostics["residuals"] if entry["flops"]]
     if not fitted:
@@ -126,6 +137,12 @@ def next_runs(
     cells = grid_of(law, least_flops=min(*fitted, flops), most_flops=flops, budgets=8)
     if shape_for is not None:
         cells = built(cells, shape_for)
+    cells = cells.of(cells.tokens <= most_tokens)
+    if not len(cells):
+        raise PlanError(
+            f"every next run that was thought of has more than the {most_tokens:,.0f} tokens that "
+            "the data has; give more data, or fewer FLOPs for the next runs"
+        )
     design = choose(
         law, cells, budget=flops, params=params, tokens=tokens, criterion=criterion,
         most_repeats=most_repeats, most_runs=most_runs,

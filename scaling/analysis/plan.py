@@ -130,7 +130,7 @@ def plan(
         if next_flops is None
         else next_runs(
             law, flops=next_flops, params=first["params"], tokens=first["useful_tokens"],
-            shape_for=shape_for,
+            shape_for=shape_for, most_tokens=budget.most_tokens(law.form),
         ),
     }  # fmt: skip
 

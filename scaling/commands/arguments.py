@@ -328,7 +328,8 @@ def plan(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     goals.add_argument(
         "--next_flops", type=_positive, metavar="FLOPS",
-        help="and the runs of so much compute that would make the first answer surest",
+        help="and the runs of so much compute that would make the first answer surest, none on "
+        "more tokens than --unique_tokens and --epochs allow",
     )  # fmt: skip
     limits = parser.add_argument_group("limits, in any combination")
     for name, kind, text in (

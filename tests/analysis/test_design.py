@@ -172,3 +172,13 @@ def test_the_next_runs_can_be_built_and_paid_for(law, target):
     assert told["criterion"] == "variance"
     now, expected = (told[key]["interval_90"] for key in ("now", "expected"))
     assert now[0] < expected[0] < told["target"]["loss"] < expected[1] < now[1]
+
+
+def test_no_next_run_has_more_tokens_than_the_data(law, target):
+    free = next_runs(law, flops=1e13, **target)
+    most = max(cell["tokens"] for cell in free["cells"]) / 2
+    told = next_runs(law, flops=1e13, most_tokens=most, **target)
+    assert max(cell["tokens"] for cell in told["cells"]) <= most
+    assert told["expected"]["interval_90"][0] < free["expected"]["interval_90"][0]
+    with pytest.raises(PlanError, match="more than the 10 tokens that the data has"):
+        next_runs(law, flops=1e13, most_tokens=10.0, **target)
