@@ -1,7 +1,7 @@
 """Faults put into real runs and real checkpoints, and what became of them; a report comes last.
 
 python tests/faults/faults.py --kills=100 --terms=50 --flips=1000 --damages=600 --full=60 \
-    --meshes=10 --bad=20 --seed=0 --out=FILE
+    --meshes=10 --bad=20 --workers=200 --seed=0 --out=FILE
 
 Arms of size 0 are left out. The arms that kill start `scaling train` itself and compare its end
 with that of an unbroken run, bit for bit; the others work in this process. What is drawn follows
@@ -25,6 +25,7 @@ import numpy as np
 from damages import Patient, damaged, filled, flipped
 from inputs import moved, poisoned
 from kills import killed, terminated, unbroken
+from races import raced
 
 from scaling import provenance
 from scaling.files import write_json
@@ -38,6 +39,7 @@ ARMS = {
     "full": "points of a save at which the disk is full",
     "meshes": "runs moved over 1, 2, 4, 8 and again 1 devices",
     "bad": "times a bad batch, bad batches in a row, and a bad rate",
+    "workers": "rounds of 2, 4 and 8 workers that race for 50 cells and are killed",
 }
 
 
@@ -56,6 +58,8 @@ def main() -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     arms: dict[str, Callable[[int, np.random.Generator], dict[str, Any]]] = {
+        # First: they are forked, before JAX has threads.
+        "workers": lambda n, rng: raced(n, rng, root),
         "flips": lambda n, rng: flipped(n, Patient.made(root / "flips"), rng),
         "damages": lambda n, rng: damaged(n, Patient.made(root / "damages"), rng),
         "full": lambda n, rng: filled(n, root),

@@ -1,5 +1,6 @@
-"""Workers that race for the cells of one work directory, with kills mixed in."""
+"""Workers that race for the cells of one work directory, are killed, and differ in their clocks."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -14,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-CELLS, LEASE_SECONDS = 50, 0.5
+CELLS, LEASE_SECONDS = 50, 2.0
 WORKERS = (2, 4, 8)
+SKEW_SECONDS = 3600.0
 
 
 class Cell:
@@ -46,9 +48,12 @@ class Cell:
         record.write_text(json.dumps({"run_id": self.name, "worker": os.getpid()}))
 
 
-def _worker(workdir: Path) -> None:
+def _worker(workdir: Path, skew: float) -> None:
     from scaling.sweep import workers
 
+    for name in ("time", "monotonic"):
+        clock = getattr(time, name)
+        setattr(time, name, functools.partial(lambda read: read() + skew, clock))
     workers.POLL_SECONDS = 0.02
     tasks = [Cell(number) for number in range(CELLS)]
     random.shuffle(tasks)
@@ -56,16 +61,16 @@ def _worker(workdir: Path) -> None:
 
 
 def raced(rounds: int, rng: np.random.Generator, root: Path) -> dict[str, Any]:
-    """Every cell must have one record and one run, whatever was killed; what was tried twice is at
-    most what was killed."""
+    """Every cell must have one record and one run, whatever was killed and whatever the clocks say;
+    what was tried twice is at most what was killed."""
     fork = multiprocessing.get_context("fork")
     found: Counter[str] = Counter()
     reasons = []
     for number in range(rounds):
         workdir = root / f"race-{number}"
         workdir.mkdir()
-        workers = [fork.Process(target=_worker, args=[workdir])
-                   for _ in range(WORKERS[number % len(WORKERS)])]  # fmt: skip
+        skews = rng.uniform(-SKEW_SECONDS, SKEW_SECONDS, WORKERS[number % len(WORKERS)])
+        workers = [fork.Process(target=_worker, args=[workdir, skew]) for skew in skews]
         for worker in workers:
             worker.start()
         kills = 0

@@ -35,6 +35,13 @@ def test_no_damage_to_a_checkpoint_goes_unnoticed_where_orbax_alone_restores_it_
 
 
 @pytest.mark.slow
+def test_workers_that_race_leave_each_cell_one_result(user_environment: dict[str, str]) -> None:
+    arms = faults("--workers=6", environment=user_environment)
+    assert arms["workers"]["whole"] == 6
+    assert arms["workers"]["kills"] > 0
+
+
+@pytest.mark.slow
 def test_runs_that_are_killed_or_stopped_end_in_the_same_bits(
     user_environment: dict[str, str],
 ) -> None:
