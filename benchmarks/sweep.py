@@ -1,4 +1,4 @@
-"""A grid of learning rates, from nothing to the last loss: one packed program, one run after
+"""A grid of learning rates, from nothing to the last loss: packed, one run after
 another, and a shell loop of plain PyTorch.
 
     python benchmarks/sweep.py                          # needs the extra `peers`
@@ -10,6 +10,7 @@ cache; the text is tokenized before, for all. The same GPT-2, batches, AdamW, wa
 rate, precision and validation text; the best of the losses must agree within 2%, else the exit
 status is 1.
 
+- measured: `scaling sweep`, which measures how many to pack;
 - packed: `scaling sweep`, all in one program (`sweep.packed`);
 - one_by_one: `scaling sweep`, one program, a run after the other;
 - workers: the same in two processes of one core each (`--workers=2`);
@@ -81,6 +82,7 @@ def get_grid(config):
     ])
 """
 CONTESTANTS: Mapping[str, Sequence[str]] = {
+    "measured": (),
     "packed": (),
     "one_by_one": ("--config.sweep.packed=1",),
     "workers": ("--config.sweep.packed=1", "--workers=2"),
@@ -170,8 +172,8 @@ def run(
     records = [json.loads(path.read_text()) for path in (workdir / "records").glob("*.json")]
     of = {record["learning_rate"]: record["loss"] for record in records}
     # Packed runs have the seconds of all of them; workers train side by side.
-    shared = len(rates) if name == "packed" else 2 if name == "workers" else 1
-    training = sum(record["train_seconds"] for record in records) / shared
+    training = sum(record["train_seconds"] / record["packed"] for record in records)
+    training /= 2 if name == "workers" else 1
     return Ran(seconds, training, [of[rate] for rate in rates])
 
 
