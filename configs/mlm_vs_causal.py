@@ -4,14 +4,13 @@ The same blocks, sizes, text and budgets under two objectives and their masks (D
 section 3.1, at the rate of 15%; Wettig et al. 2023 ask whether it should be more:
 `--config.objective.mask_rate=0.4`). A masked loss is over what is hidden, given both sides, and a
 causal one over every token, given what comes before: compare where each has its best size and how
-fast it falls, never one number with the other. For a law of each, train each by itself, with
-`--config.study.objectives=masked` and a work directory of its own.
+fast it falls, never one number with the other. `scaling fit` gives a law of each, one at a time.
 
 On 2 cores about 8 minutes by `--dry_run --measure`, `:tiny` 1 minute; `:large` is for
 accelerators.
 
 scaling sweep --config=configs/mlm_vs_causal.py --workdir=runs/objectives
-scaling quickstart --config=configs/mlm_vs_causal.py --config.study.objectives=masked --workdir=...
+scaling fit runs/objectives --objective=masked --out=runs/objectives/masked
 scaling sweep --config=configs/mlm_vs_causal.py:tiny --workdir=runs/objectives-tiny
 scaling sweep --config=configs/mlm_vs_causal.py:large --workdir=runs/objectives-large --dry_run
 """

@@ -150,12 +150,14 @@ class Evidence:
         )
 
     def measured(self) -> list[Run]:
-        """The runs that ended well with a size, a compute and a loss, smallest model first."""
+        """The runs that ended well with a size, a compute and a loss, smallest model first; of the
+        law's objective alone, where its file names one."""
+        objective = self.law["convention"].get("objective") if self.law else None
         names = (self.convention["params"], "tokens", self.convention["flops"], "loss")
         rows: list[tuple[str, list[float]]] = [
             (record.run_id, [getattr(record, name) or 0 for name in names])
             for record in self.records
-            if record.status == "ok"
+            if record.status == "ok" and objective in (None, record.objective)
         ]
         if not self.records and self.target == "loss":
             rows = [(str(row["run_id"]), _numbers(row)) for row in self.fitted]
@@ -204,6 +206,12 @@ def read_evidence(folder: str | Path) -> Evidence:
                 "law.json is not the one that plan.json was made with (their SHA-256 differ); "
                 "make the plan again before relying on it"
             )
+    objectives = sorted({record.objective for record in readable if record.objective})
+    if len(objectives) > 1 and not (law and law["convention"].get("objective")):
+        problems.append(
+            f"records/ holds runs of {' and '.join(objectives)}, whose losses are of different "
+            f"tokens: compare none with the other, and fit one with --objective={objectives[0]}"
+        )
     finished = {record.run_id for record in readable}
     return Evidence(
         records=readable,

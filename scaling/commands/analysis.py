@@ -36,7 +36,7 @@ def fit(options: argparse.Namespace) -> int:
     if options.intervals is not None:
         _one_of("intervals", options.intervals, METHODS)
     needed = NEEDED if name == AUTO else (*LAWS[name].inputs, LAWS[name].target)
-    runs = load(options.runs, columns=columns, needed=needed)
+    runs = load(options.runs, columns=columns, needed=needed, objective=options.objective)
     _open_compile_cache()
     law = fit(
         runs,
@@ -49,9 +49,11 @@ def fit(options: argparse.Namespace) -> int:
     )
     console = Console()
     show(Evidence(law=law.to_json()), console)
-    read = ", ".join(f"{ours} from {theirs}" for ours, theirs in law.convention.items())
+    convention = dict(law.convention)
+    kind = f"{convention.pop('objective', '')} runs".lstrip()
+    read = ", ".join(f"{ours} from {theirs}" for ours, theirs in convention.items())
     for line in (
-        f"Read {len(runs)} runs of {options.runs}: {read}.",
+        f"Read {len(runs)} {kind} of {options.runs}: {read}.",
         f"The parameters are {law.diagnostics['identifiability']['verdict']}.",
         f"Intervals: {law.bootstrap['n']} refits; {law.bootstrap['method']}.",
         f"  {write_json(path, law.to_json())}",

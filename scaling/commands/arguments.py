@@ -230,6 +230,11 @@ def runs(parser: argparse.ArgumentParser) -> None:
         "tokens=billions*1e9 brings one to our unit",
     )
     parser.add_argument(
+        "--objective", metavar="NAME",
+        help="which runs to fit where the table has several objectives, such as masked: no one law "
+        "is of the losses of two",
+    )  # fmt: skip
+    parser.add_argument(
         "--delta", type=_positive, metavar="DELTA",
         help="where the Huber loss turns from square to straight, in log loss (default: 1.345 "
         "robust standard deviations of the residuals; Hoffmann et al. took 1e-3; inf is least "

@@ -39,7 +39,7 @@ COLUMNS: Mapping[str, str] = {
 """Every input and target of a law, and what else is known of a run."""
 
 RECORD_COLUMNS = {"params": "params_total", "flops": "flops_6nd"}
-TEXTS = ("run_id", "series", "status")
+TEXTS = ("run_id", "series", "status", "objective")
 FOLLOWS: Mapping[str, tuple[str, str]] = {
     "tokens": ("flops", "params"),
     "flops": ("tokens", "params"),

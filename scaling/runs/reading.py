@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,16 @@ import numpy as np
 
 from scaling.records import BadTable
 from scaling.runs.doubts import refuse
-from scaling.runs.names import COUNTS, FOLLOWS, RECORD_COLUMNS, TEXTS, Named, missing, resolve
+from scaling.runs.names import (
+    COUNTS,
+    FOLLOWS,
+    RECORD_COLUMNS,
+    TEXTS,
+    Named,
+    missing,
+    option,
+    resolve,
+)
 from scaling.runs.sources import Columns, Row, at, name_of, rows_of
 from scaling.runs.table import Array, Dropped, Runs
 
@@ -29,16 +39,18 @@ def load(
     *,
     columns: Mapping[str, str] | None = None,
     needed: Collection[str] = NEEDED,
+    objective: str | None = None,
 ) -> Runs:
     """Load runs from a folder of records (or one that holds `records/`), a .json, .jsonl, .csv or
     .tsv, or columns at hand: a pandas DataFrame, or a dict of arrays.
 
-    `columns` maps our names (`scaling.runs.COLUMNS`; run_id, series, status) to the source's, as in
-    {"params": "N", "loss": "final_loss"}; NAME*FACTOR brings a column to our unit, as in {"tokens":
-    "billions*1e9"}. Columns that are not mapped are found by our own names, else by known spellings
-    such as `Model Size`, where only one column can be meant; `Runs.convention` says which stands
-    behind each. `needed` are those that must be there: for a law of accuracy from loss, ("loss",
-    "accuracy").
+    `columns` maps our names (`scaling.runs.COLUMNS`; run_id, series, status, objective) to the
+    source's, as in {"params": "N", "loss": "final_loss"}; NAME*FACTOR brings a column to our unit,
+    as in {"tokens": "billions*1e9"}. Columns that are not mapped are found by our own names, else
+    by known spellings such as `Model Size`, where only one column can be meant; `Runs.convention`
+    says which stands behind each. `needed` are those that must be there: for a law of accuracy from
+    loss, ("loss", "accuracy"). `objective` chooses among runs of several, whose losses no one law
+    is of: a masked loss is over what is hidden, a causal one over every token.
 
     From records, params is `params_total` and flops `flops_6nd` unless mapped. Without a flops
     column, or where params alone is mapped away from `params_total`, flops = 6 * params * tokens;
@@ -50,9 +62,10 @@ def load(
     needed, are dropped with a reason. What may be wrong with the rest is in `Runs.warnings`.
 
     Raises:
-      BadTable: no such source, an unknown kind of file, no runs, a missing column, a cell that is
-        not a positive finite number, a run id used twice, malformed JSON, or numbers that
-        contradict each other as no convention does (`scaling.runs.doubts.refuse`).
+      BadTable: no such source, an unknown kind of file, no runs, several objectives and none
+        chosen, a missing column, a cell that is not a positive finite number, a run id used twice,
+        malformed JSON, or numbers that contradict each other as no convention does
+        (`scaling.runs.doubts.refuse`).
     """
     title, mapped = name_of(source), dict(columns or {})
     rows = rows_of(source)
@@ -62,6 +75,7 @@ def load(
     found = list(dict.fromkeys(key for row in rows for key in row.cells))
     names, notes = _names(found, mapped, needed, title, is_record=is_record)
     texts = {name: names.pop(name).column for name in TEXTS if name in names}
+    rows, objective = _of_one(objective, rows, texts.get("objective"), title)
     run_ids = _run_ids(rows, texts, title)
 
     required = {n for n in names if n in needed or n in mapped}
@@ -80,6 +94,7 @@ def load(
     arrays = _arrays([row for row, _ in kept], names, required, title)
     series = mapped.get("series") or _series([row for row, _ in kept], found, arrays)
     convention = _convention(arrays, names, series, is_record=is_record)
+    convention |= {"objective": objective} if objective else {}
     _derive(arrays)
     nothing = np.full(len(kept), math.nan)
     runs = Runs(
@@ -134,6 +149,33 @@ def _names(
         taken = {named.column for name, named in names.items() if name not in found}
         raise missing(absent, found, taken=taken, source=source)
     return names, notes
+
+
+def _of_one(
+    objective: str | None, rows: Sequence[Row], column: str | None, source: str
+) -> tuple[list[Row], str | None]:
+    """The rows of one objective, and its name where they have one. A number names no objective, and
+    what names none is of any where none is chosen."""
+    cells = [row.cells.get(column) if column else None for row in rows]
+    names = [None if _empty(c) or _number(c) is not None else str(c).strip() for c in cells]
+    counts = Counter(name for name in names if name)
+    if objective is None and len(counts) < 2:
+        return list(rows), next(iter(counts), None)
+    if objective in counts:
+        return [row for row, n in zip(rows, names, strict=True) if n == objective], objective
+    found = " and ".join(
+        f"{name} ({number} of {len(rows)})" for name, number in sorted(counts.items())
+    )
+    if objective is None:
+        raise BadTable(
+            f"{source} holds runs of the objectives {found}, whose losses no one law is of; choose "
+            f"one, as in --objective={min(counts)}"
+        )
+    remedy = "use one of these" if found else f"if a column names it, {option(objective='NAME')}"
+    raise BadTable(
+        f"{source} holds no runs of the objective {objective!r}, found {found or 'none named'}; "
+        f"{remedy}"
+    )
 
 
 def _run_ids(rows: Sequence[Row], texts: Mapping[str, str], source: str) -> list[str]:

@@ -104,8 +104,9 @@ def check(config: ConfigDict, cells: Sequence[ConfigDict]) -> None:
 
 def fit_study(config: ConfigDict, workdir: Path, trained: Sequence[Record]) -> Law:
     """Fit the study's law to the records of its own cells, whatever else the folder holds."""
+    runs = load(workdir / "records", objective=trained[0].objective)
     return fit(
-        load(workdir / "records").only({record.run_id for record in trained}),
+        runs.only({record.run_id for record in trained}),
         law=config.study.law,
         bootstrap=config.study.bootstrap_samples,
     )

@@ -63,6 +63,25 @@ def test_line_cut_off_by_a_kill_is_no_damage_and_a_resumed_run_counts_once(tmp_p
     assert curve.loss == (5.0, 4.1, 3.6)
 
 
+def test_losses_of_two_objectives_are_told_apart_and_a_law_brings_its_own_alone(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "records").mkdir()
+    numbers = {"params_total": 1000, "tokens": 20_000, "flops_6nd": 1.2e8, "loss": 3.0}
+    for name, objective in (("a", "causal"), ("b", "masked")):
+        record = RECORD | numbers | {"run_id": name, "objective": objective}
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(record))
+    mixed = read_evidence(tmp_path)
+    assert len(mixed.problems) == 1
+    assert "runs of causal and masked" in mixed.problems[0]
+    law = {"schema": 1, "law": "chinchilla", "params": {"E": 2.0}, "diagnostics": {"warnings": []}}
+    convention = {"objective": "masked"}
+    (tmp_path / "law.json").write_text(json.dumps(law | {"convention": convention}))
+    chosen = read_evidence(tmp_path)
+    assert chosen.problems == ()
+    assert [run.run_id for run in chosen.measured()] == ["b"]
+
+
 def test_run_with_metrics_and_no_record_is_unfinished(tmp_path: Path) -> None:
     write_one_run(tmp_path)
     (tmp_path / "runs" / "b").mkdir(parents=True)

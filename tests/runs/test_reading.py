@@ -214,6 +214,43 @@ def test_rows_that_name_one_run_at_different_tokens_are_its_checkpoints(study):
     assert mapped.series[:3] == ("run-0", "run-1", "run-2")
 
 
+def test_runs_of_two_objectives_are_no_one_table_and_either_can_be_chosen(study, tmp_path):
+    for name, objective in (("a", "causal"), ("b", "causal"), ("c", "masked"), ("d", None)):
+        write(record(name, objective=objective), tmp_path)
+    with pytest.raises(
+        BadTable,
+        match=r"objectives causal \(2 of 4\) and masked \(1 of 4\), .*--objective=causal",
+    ):
+        load(tmp_path)
+    chosen = load(tmp_path, objective="masked")
+    assert (chosen.run_id, chosen.convention["objective"]) == (("c",), "masked")
+    assert load(tmp_path, objective="causal").run_id == ("a", "b")
+    with pytest.raises(
+        BadTable, match=r"no runs of the objective 'maskd', found causal \(2 of 4\)"
+    ):
+        load(tmp_path, objective="maskd")
+
+    either = study(
+        head="params,tokens,loss,task",
+        change=lambda rows: [[*row, ("causal", "masked")[i % 2]] for i, row in enumerate(rows)],
+    )
+    assert "objective" not in load(either).convention  # nothing says that `task` is one
+    named = {"objective": "task"}
+    with pytest.raises(BadTable, match=r"causal \(10 of 20\) and masked \(10 of 20\)"):
+        load(either, columns=named)
+    half = load(either, columns=named, objective="masked")
+    np.testing.assert_array_equal(half.loss, load(either).loss[1::2])
+    with pytest.raises(BadTable, match=r"found none named; .*--columns objective=NAME"):
+        load(either, objective="masked")
+
+
+def test_a_column_of_numbers_that_is_called_objective_is_a_loss_at_most(study):
+    source = study(head="params,tokens,objective")
+    np.testing.assert_array_equal(
+        load(source, columns={"loss": "objective"}).loss, load(study(name="plain.csv")).loss
+    )
+
+
 def test_a_law_of_other_things_needs_no_sizes(tmp_path):
     source = table(tmp_path / "task.csv", "loss,acc\n3,0.3\n2.5,0.5\n2,0.7\n")
     with pytest.raises(BadTable, match="no column params and no column tokens"):

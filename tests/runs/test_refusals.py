@@ -73,6 +73,24 @@ def test_what_cannot_be_fitted_is_refused_and_the_law_that_was_there_stays(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["law.json", "runs.csv"]
 
 
+def test_a_grid_of_two_objectives_is_fitted_one_at_a_time(study, fit, tmp_path):
+    source = study(
+        head="params,tokens,loss,objective",
+        change=lambda rows: [[n, d, x * times, name] for n, d, x in rows
+                             for times, name in ((1, "causal"), (0.9, "masked"))],
+    )  # fmt: skip
+    code, said = fit(source, f"--out={tmp_path}")
+    assert code == BAD_INPUT
+    assert "causal (20 of 40) and masked (20 of 40), whose losses no one law is of" in said.err
+    assert not (tmp_path / "law.json").exists()
+    code, said = fit(source, "--objective=masked", "--bootstrap=20", f"--out={tmp_path}")
+    assert code == 0
+    assert "Read 20 masked runs of" in said.out
+    law = json.loads((tmp_path / "law.json").read_text(encoding="utf-8"))
+    assert law["convention"]["objective"] == "masked"
+    assert law["params"]["E"] == pytest.approx(0.9 * 1.8172, rel=1e-3)
+
+
 def test_a_law_that_is_there_is_not_overwritten_unasked(study, fit, tmp_path):
     old = tmp_path / "law.json"
     old.write_text("{}", encoding="utf-8")

@@ -18,7 +18,7 @@ from scaling import records
 from scaling.records import Record
 from scaling.sweep.grid import SEEDS, isoflop
 from scaling.sweep.planned import FIRST_SEED
-from scaling.sweep.study import check
+from scaling.sweep.study import check, fit_study
 from scaling.sweep.workdir import WorkdirError, claim, read_study
 
 TINY = (
@@ -284,6 +284,25 @@ def test_what_could_only_fail_after_the_grid_is_refused_before_it(
     config = configs.load("configs/quickstart.py", [override]).config
     with pytest.raises(configs.ConfigError, match=complaint):
         check(config, [])
+
+
+def test_the_law_is_of_the_studys_own_cells_where_others_have_another_objective(
+    finished: Path, tmp_path: Path
+) -> None:
+    law = json.loads((finished / "law.json").read_text(encoding="utf-8"))
+    own = [
+        records.read(finished / "records" / f"{row['run_id']}.json")
+        for row in law["diagnostics"]["residuals"]
+    ]
+    for record in own:
+        assert record.loss is not None
+        other = {"run_id": f"masked-{record.run_id}", "objective": "masked"}
+        records.write(record, tmp_path / "records")
+        records.write(
+            dataclasses.replace(record, **other, loss=0.9 * record.loss), tmp_path / "records"
+        )
+    config = configs.load("configs/quickstart.py:tiny", ["study.bootstrap_samples=100"]).config
+    assert fit_study(config, tmp_path, own).params == law["params"]
 
 
 @pytest.mark.parametrize("budgets", [(-1.0,), ("a",), (float("inf"),), (float("nan"),)], ids=str)
