@@ -28,6 +28,7 @@ NEEDED = ("params", "tokens", "loss")
 SHAPE = ("width", "depth")
 OF_A_RECORD = (*COUNTS, "loss", "unique_tokens", "learning_rate", "batch_tokens", "seed", "tuned",
                *SHAPE)  # fmt: skip
+TRUNK = "trunk"
 NAMES_OF_RUNS = ("series", "run", "run_name", "name")
 MAY_BE_ZERO = ("seed", "tuned", "accuracy", "error")
 ENDED_BADLY = ("diverged", "failed", "crashed", "killed", "running")
@@ -104,18 +105,34 @@ def load(
         series=tuple(str(row.cells[series]) for row, _ in kept) if series else None,
         dropped=tuple(dropped),
         convention=convention,
-        notes=tuple(notes),
+        notes=(*notes, *(_shared_trunks([row for row, _ in kept]) if series is None else ())),
     )
     refuse(runs, [row.where for row, _ in kept])
     return runs
 
 
 def _with_shape(row: Row) -> Row:
-    """A record's row, with what its config says of the model's shape."""
+    """A record's row, with what its config says of the model's shape, and its trunk: the run
+    itself, where it has none."""
     config = row.cells.get("config")
     model = config.get("model") if isinstance(config, dict) else None
     shape = {name: model.get(name) for name in SHAPE} if isinstance(model, dict) else {}
-    return Row(row.where, {**row.cells, **shape})
+    trunk = row.cells.get("parent") or row.cells.get("run_id")
+    return Row(row.where, {**row.cells, **shape, TRUNK: trunk})
+
+
+def _shared_trunks(rows: Sequence[Row]) -> list[str]:
+    """What to know of runs that have their first updates, and so their noise, in common."""
+    trunks = Counter(row.cells.get("parent") for row in rows)
+    trunks.pop(None, None)
+    shared = {trunk: count for trunk, count in trunks.items() if count > 1}
+    if not shared:
+        return []
+    return [
+        f"{sum(shared.values())} of {len(rows)} runs share {len(shared)} trunks and the noise of "
+        f"these, and intervals draw each run by itself: they are too narrow; --columns "
+        f"series={TRUNK} draws whole trunks, where there are enough of them"
+    ]
 
 
 def _names(

@@ -89,8 +89,8 @@ def cells(config: ConfigDict, grid: Grid) -> Cells:
     A cell whose grid sets no seed gets seed * SEEDS + a number: that of its trunk where the study
     shares trunks (cells that differ in their budget alone have one), else of its own. Runs with one
     seed and one size start alike and read the same text in the same order: they can share a trunk,
-    and they share its noise, which would pass for an effect of the size if the fit did not know
-    (records name the trunk, and intervals draw whole trunks).
+    and they share its noise, which would pass for an effect of the size: records name the trunk,
+    and a fit by `--columns series=trunk` draws whole trunks.
 
     Raises:
       ConfigError: an unknown key or a value of another type or out of range, with the overrides of

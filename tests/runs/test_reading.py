@@ -85,6 +85,18 @@ def test_records_bring_what_laws_use_and_the_shape_of_the_model(tmp_path):
     assert any("marked as not tuned: 1 of 2 runs (a)" in text for text in runs.warnings)
 
 
+def test_runs_that_share_trunks_are_told_and_can_be_drawn_by_them(tmp_path):
+    of = {"a": "t", "b": "t", "c": None, "d": "u"}
+    for tokens, (run_id, parent) in enumerate(of.items(), 1_000_000):
+        branch = {"parent": parent, "branch_tokens": 500_000} if parent else {}
+        write(record(run_id, tokens=tokens, flops_6nd=6e5 * tokens, **branch), tmp_path)
+    (warning,) = load(tmp_path).warnings
+    assert warning.startswith("2 of 4 runs share 1 trunks and the noise of these")
+    runs = load(tmp_path, columns={"series": "trunk"})
+    assert runs.series == ("t", "t", "c", "u")
+    assert not runs.warnings
+
+
 def test_another_count_of_parameters_takes_its_own_flops(tmp_path):
     write(record("a"), tmp_path)
     runs = load(tmp_path, columns={"params": "params_non_embedding"})
