@@ -14,6 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 SMALLEST_WIDTH = 16
 LARGEST_WIDTH = 65_536
 CONTEXT = 128
@@ -142,6 +146,16 @@ def training(width: int) -> TrainingRule:
         batch_tokens=batch_tokens,
         warmup_tokens=WARMUP_UPDATES * batch_tokens,
     )
+
+
+def batch_tokens(params: Floats) -> Floats:
+    """The batches of `training` at the `nearest` rungs to numbers of parameters [...]."""
+    width = (params * 768**0.75 / 144) ** (1 / 2.75)
+    step = np.where(width < 124, 8, 64)
+    width = np.clip(np.round(width / step) * step, SMALLEST_WIDTH, LARGEST_WIDTH)
+    growth = np.maximum(1.0, width / TRIED[1])
+    found: Floats = 512 * 2 ** np.round(BATCH_EXPONENT * np.log2(growth))
+    return found
 
 
 def nearest(params: float) -> int:

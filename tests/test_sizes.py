@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from scaling import cells, config, counts, sizes
@@ -78,3 +79,9 @@ def test_a_parameterization_carries_the_rates_of_its_base_and_not_those_of_the_w
 def test_the_rung_nearest_to_the_parameters_of_a_rung_is_that_rung(width: int) -> None:
     params = 12 * width**2 * 12 * (width / 768) ** 0.75
     assert sizes.nearest(params) == width
+
+
+def test_batches_of_many_sizes_are_those_of_each_rung() -> None:
+    params = np.geomspace(1e3, 1e15, 400)
+    expected = [sizes.training(sizes.nearest(one)).batch_tokens for one in params]
+    np.testing.assert_array_equal(sizes.batch_tokens(params), expected)

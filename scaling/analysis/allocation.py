@@ -123,7 +123,7 @@ def run_at(
     batch = batch_tokens or budget.batch_tokens
     if batch is None:
         machine = budget.machine
-        batch = budget.least_batch_tokens if machine is None else float(machine.busy_batch(size))
+        batch = float(budget.least_batch(size) if machine is None else machine.busy_batch(size))
 
     def within(useful: Array) -> NDArray[np.bool_]:
         crowding = _crowding(form, values, budget, size, useful)

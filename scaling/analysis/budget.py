@@ -1,7 +1,7 @@
 """What may be spent on a run: compute, time, data, answers to serve, memory, size."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -44,7 +44,8 @@ class Budget:
     - hours of training on `machine`; lifetime_hours: of training and of the answers, on the same
       chips (what they cost is their price).
     - critical: the critical batch; without it a larger batch costs no tokens.
-    - batch_tokens: the batch, where it is not to be chosen; least_batch_tokens: no smaller one.
+    - batch_tokens: the batch, where it is not to be chosen; least_batch_tokens: no smaller one;
+      batch_rule: nor one smaller than this makes of the size, as far as that keeps a machine busy.
     - unique_tokens, and how often each may be seen (`epochs`). A law that knows of repeats is told
       of the data; None sets no limit to repeats then, and 1 where the law does not know.
     - params_low, params_high: the sizes to choose from; the memory of the machine is a limit too.
@@ -60,6 +61,7 @@ class Budget:
     critical: Critical | None = None
     batch_tokens: float | None = None
     least_batch_tokens: float = 1.0
+    batch_rule: Callable[[Array], Array] | None = None
     unique_tokens: float | None = None
     epochs: float | None = None
     inference_tokens: float = 0.0
@@ -114,7 +116,11 @@ class Budget:
     @property
     def plain(self) -> bool:
         """Whether FLOPs are the only limit."""
-        return self == Budget(flops=self.flops, least_batch_tokens=self.least_batch_tokens)
+        return self == Budget(
+            flops=self.flops,
+            least_batch_tokens=self.least_batch_tokens,
+            batch_rule=self.batch_rule,
+        )
 
     @property
     def chooses_batch(self) -> bool:
@@ -167,7 +173,7 @@ class Budget:
             least_steps = useful * crowding
             one = np.where(least_steps < 1, useful / (1 - least_steps), np.inf)
             high = np.minimum(high, one)
-            low = np.full_like(high, self.batch_tokens or self.least_batch_tokens)
+            low = np.broadcast_to(self.least_batch(params), high.shape)
             if self.machine is not None and self.timed:
                 step = self.machine.step(params, np.zeros_like(params))
                 seconds = np.minimum.reduce([*self.training_seconds(params).values()])
@@ -177,6 +183,22 @@ class Budget:
             met = (low <= self.batch_tokens) & (self.batch_tokens <= high)
             low, high = np.where(met, self.batch_tokens, np.inf), np.where(met, high, -np.inf)
         return Batches(low, high)
+
+    def least_batch(self, params: Array) -> Array:
+        """The least batch of a size, whatever the time.
+
+        By the size alone, so that a limit more never makes a better run. Beyond what keeps the
+        machine busy a larger batch saves no time, and costs tokens.
+        """
+        if self.batch_tokens is not None:
+            return np.full_like(params, self.batch_tokens)
+        least = np.full_like(params, self.least_batch_tokens)
+        if self.batch_rule is None:
+            return least
+        ruled = self.batch_rule(params)
+        if self.machine is not None:
+            ruled = np.minimum(ruled, self.machine.busy_batch(params))
+        return np.maximum(least, ruled)
 
     def training_seconds(self, params: Array) -> Mapping[str, Array]:
         """What each limit of time leaves for the training of a size, by its name."""

@@ -16,7 +16,16 @@ from scaling.analysis.doubts import TRY_AUTO, Fit, doubts, evidence
 from scaling.analysis.fitted import PARTS_OF_A_BUDGET, FitError, Law
 from scaling.analysis.forms import Array, Form
 from scaling.analysis.frontier import frontier, isoflop
-from scaling.analysis.objective import check, check_count, delta_of, form_of, problem_of
+from scaling.analysis.objective import (
+    BENT,
+    LEAST_ABSOLUTE,
+    check,
+    check_count,
+    delta_of,
+    delta_of_least_absolute,
+    form_of,
+    problem_of,
+)
 from scaling.analysis.proof import best_of, gradient, identify
 from scaling.analysis.solver import Penalty, Problem, Solved
 from scaling.runs import Runs
@@ -41,8 +50,10 @@ def fit(
 
     The link of a loss is its logarithm. `delta` None takes 1.345 robust standard deviations of the
     least-squares residuals (their median absolute value x 1.4826 x sqrt(n/(n - p))): nearly as
-    efficient as least squares under normal noise, and one bad run cannot carry the fit. Hoffmann et
-    al. 2022 take delta = 1e-3; infinity is least squares. `asymmetry` > 1 counts predictions above
+    efficient as least squares under normal noise. Where least absolute residuals (delta = 1e-3) say
+    less than a third of that, bad runs have bent the least squares, and theirs is taken: a few bad
+    runs cannot carry the fit. Hoffmann et al. 2022 take delta = 1e-3 throughout; infinity is least
+    squares. `asymmetry` > 1 counts predictions above
     a run as that much worse than predictions below: see `scaling.analysis.solver.Penalty`.
 
     Solver: Levenberg-Marquardt with exact derivatives and Huber weights from every start at once,
@@ -98,8 +109,14 @@ def fit(
     if not free.all():
         first = np.unique(first, axis=0)
     if delta is None:
-        ends = _search(problem, first, Penalty(math.inf), free)
-        delta = delta_of(problem.target - problem.linked(ends.theta[ends.value.argmin()]), n - p)
+        squares, absolute = (
+            problem.target - problem.linked(ends.theta[ends.value.argmin()])
+            for ends in (
+                _search(problem, first, Penalty(turn), free) for turn in (math.inf, LEAST_ABSOLUTE)
+            )
+        )
+        delta, robust = delta_of(squares, n - p), delta_of_least_absolute(absolute, p)
+        delta = robust if delta > BENT * robust else delta
     penalty = Penalty(delta, asymmetry)
     best = best_of(problem, _search(problem, first, penalty, free), penalty, free=free)
     fitted = problem.linked(best.theta)

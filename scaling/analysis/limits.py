@@ -158,7 +158,7 @@ def refusal(law: Law, budget: Budget, loss: float | None) -> str:
             )
     low, high = budget.sizes
     tokens = min(map(float, budget.most(form, np.asarray(SMALL)).values()), default=math.inf)
-    step = budget.batch_tokens or budget.least_batch_tokens
+    step = float(budget.least_batch(np.asarray(SMALL)))
     if low < SMALL and tokens < step:
         return (
             f"these limits leave a model of {SMALL:,.0f} parameters {max(tokens, 0):.4g} tokens, "

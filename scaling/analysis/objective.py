@@ -17,6 +17,11 @@ DEPENDENT = 1e-6
 """Derivatives, each scaled to length one, whose least singular value is below this depend on each
 other but for rounding."""
 TRIED = 8
+LEAST_ABSOLUTE = 1e-3
+"""A delta that makes Huber's penalty nearly that of absolute residuals, Hoffmann et al.'s."""
+BENT = 3.0
+"""So many times the scale of least absolute residuals is that of a fit that single runs have bent:
+least squares follow them, and their residuals then say nothing."""
 
 
 def form_of(law: str) -> Form:
@@ -49,6 +54,13 @@ def delta_of(residuals: Array, freedom: int) -> float:
     """
     scale = 1.4826 * float(np.median(np.abs(residuals)))
     return max(EFFICIENT * scale * math.sqrt(len(residuals) / freedom), LEAST_SIZE)
+
+
+def delta_of_least_absolute(residuals: Array, parameters: int) -> float:
+    """The same of a fit that is near to least absolute residuals: such a fit passes through as many
+    runs as it has parameters, and the median is over the others (Koenker 2005, section 4.10)."""
+    others = np.sort(np.abs(residuals))[parameters:]
+    return max(EFFICIENT * 1.4826 * float(np.median(others)), LEAST_SIZE)
 
 
 def check_count(runs: Runs, form: Form, parameters: int) -> None:

@@ -160,7 +160,7 @@ class _Planner:
                 # The rule gives powers of two: those of the rung, which the config will train with.
                 width = built.overrides.get("model.width", sizes.nearest(built.params))
                 batch = float(sizes.training(width).batch_tokens)
-                budget = dataclasses.replace(budget, least_batch_tokens=batch)
+                budget = dataclasses.replace(budget, least_batch_tokens=batch, batch_rule=None)
                 built = build(law, budget, best, shape_for=self.shape_for, loss=loss, by=self.by)
         near = float(best.params) if self.shape_for is None else built and float(built.params)
         flops = float(best.flops) if budget.flops is None else budget.flops
@@ -196,20 +196,22 @@ class _Planner:
         """The budget with the rule's batch as its least, and where the batch comes from."""
         if budget.batch_tokens is not None:
             return budget, "given"
-        # The rule's batch follows from the run, and the run a little from the batch.
-        first = self._solve(self.law.values, budget, loss)
-        least, source = 1.0, "scaling.sizes: the batch of its width"
-        if self.batches is not None:
+        if self.batches is None:
+            budget = dataclasses.replace(budget, batch_rule=sizes.batch_tokens)
+            source = "scaling.sizes: the batch of its width"
+        else:
+            # The law's batch follows from the run, and the run a little from the batch.
+            first = self._solve(self.law.values, budget, loss)
+            ruled = np.isfinite(first.params)
+            least = _ruled(self.batches, "batch_tokens", first) if ruled else 1.0
+            budget = dataclasses.replace(budget, least_batch_tokens=max(least, 1.0))
             source = f"fitted {self.batches.law}: {self.batches.form.equation}"
-        there = bool(np.isfinite(first.params))
-        if there and self.batches is not None:
-            least = _ruled(self.batches, "batch_tokens", first)
-        elif self.batches is None:
-            width = sizes.nearest(float(first.params)) if there else sizes.SMALLEST_WIDTH
-            least = float(sizes.training(width).batch_tokens)
         if budget.machine is not None:
-            source = f"the machine and the critical batch, at least that of {source}"
-        return dataclasses.replace(budget, least_batch_tokens=max(least, 1.0)), source
+            source = (
+                f"the machine and the critical batch, at least that of {source}, or of a busy "
+                "machine where that is less"
+            )
+        return budget, source
 
     def _facts(self, run: Allocation, budget: Budget) -> dict[str, Any]:
         hours, cost, life, price = None, None, None, None

@@ -21,6 +21,20 @@ def test_fit_recovers_a_known_law_exactly_without_noise(known):
     assert law.diagnostics["warnings"] == []
 
 
+@pytest.mark.parametrize("bad", [{3: 0.05}, {3: 10.8, 11: 1.15}])
+def test_a_few_bad_runs_cannot_carry_the_fit(known, bad):
+    runs = known.runs(noise=0.005)
+    clean = fit(runs, bootstrap=20)
+    factors = np.ones(len(runs))
+    factors[list(bad)] = list(bad.values())
+    law = fit(dataclasses.replace(runs, loss=runs.loss * factors), bootstrap=20)
+    assert law.objective["delta"] < 3 * clean.objective["delta"]
+    # Near the runs it says what it says without them, within the noise of the fit.
+    at = runs.params[4:8], runs.tokens[4:8]
+    np.testing.assert_allclose(law.predict(*at), clean.predict(*at), rtol=0.01)
+    assert abs(law.params["alpha"] / clean.params["alpha"] - 1) < 0.5
+
+
 def test_a_search_from_random_starts_finds_nothing_lower(known):
     runs = known.runs(noise=0.005)
     law = fit(runs, bootstrap=20)

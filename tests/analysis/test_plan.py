@@ -354,3 +354,22 @@ def test_the_plan_tells_the_next_runs_that_make_its_first_target_surer(law):
 def test_a_critical_batch_far_from_where_it_was_measured_warns(law):
     (target,) = plan(law, budget=machine(critical_batch="zhang_2025"))["targets"]
     assert any("measured from 1.7e+09 to 2.4e+10 tokens" in text for text in target["warnings"])
+
+
+def test_a_limit_more_never_makes_a_better_run(law):
+    # So little data that a large model would have a few huge batches.
+    scarce = {"chips": 64, "peak_flops": 1e15, "utilization": 0.4, "tokens_per_chip": 2048,
+              "hours": 1.0, "critical_batch": "zhang_2025", "unique_tokens": 1e9}  # fmt: skip
+
+    def loss(**limits: object) -> float:
+        (target,) = plan(law, budget=budget_of(**scarce | limits))["targets"]
+        return target["loss"]["value"]
+
+    free = loss()
+    for limits in (
+        *({"params_high": size} for size in (1e7, 1e8, 1e9, 1e10, 1e11)),
+        {"hours": 0.5}, {"unique_tokens": 5e8}, {"memory_bytes": 2e9},
+    ):  # fmt: skip
+        assert loss(**limits) >= free * (1 - 1e-6), limits
+    # And the batch that the rule would give its size is no better.
+    assert loss(batch_tokens=2.0**20) >= free * (1 - 1e-6)
