@@ -23,6 +23,7 @@ from scaling.records import Record
 from scaling.runs import load
 from scaling.sweep.grid import SEEDS, with_overrides
 from scaling.sweep.launch import launch
+from scaling.sweep.rates import carried
 from scaling.sweep.tasks import Packing
 from scaling.workshop import Workshop
 
@@ -57,6 +58,7 @@ def study(
         console=console,
         stop=stop,
         trunks=config.sweep.trunks,
+        early_stop=config.sweep.early_stop,
         packed=packed,
     )
     law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))
@@ -135,7 +137,7 @@ def planned_cell(config: ConfigDict, target: dict[str, Any]) -> ConfigDict:
     """The resolved cell that a target of plan.json describes: number 0 of its study."""
     cell = with_overrides(config, target["overrides"])
     cell.seed = config.seed * SEEDS
-    return cell_of(cell)
+    return cell_of(carried(cell))
 
 
 def _sentence(target: dict[str, Any]) -> str:
