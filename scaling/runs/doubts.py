@@ -273,8 +273,10 @@ def _against_published(runs: "Runs") -> float:
 
 
 def _untuned(runs: "Runs") -> list[str]:
-    untuned = runs.others.get("tuned", np.ones(len(runs))) == 0
-    if not 0 < untuned.sum() < len(runs):
+    tuned = runs.others.get("tuned", np.ones(len(runs)))
+    untuned = tuned == 0
+    # Where no run is tuned, there is nothing to leave out.
+    if not (untuned.any() and (tuned == 1).any()):
         return []
     return [
         f"marked as not tuned: {int(untuned.sum())} of {len(runs)} runs "

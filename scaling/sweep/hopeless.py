@@ -34,8 +34,8 @@ from scaling.records import read
 from scaling.runs.tuning import Rates, group_of, rates_of
 from scaling.sweep.cells import Cell
 
-SHARE = 0.5
-MARGIN = 0.05
+SHARE = 0.25
+MARGIN = 0.03
 
 
 class Measured(NamedTuple):

@@ -26,6 +26,7 @@ from scaling.runs.tuning import RATES, rates_of
 from scaling.sweep.cells import Cell, Shape
 
 KEYS = tuple(f"optimizer.{name}" for name in RATES)
+ANY_TOKENS = 10**12
 Carrier = Callable[[Shape, Mapping[str, Any]], Mapping[str, Any]]
 """(shape, values of `scaling.cells.RUN_KEYS`) to what is to be set beside these values."""
 
@@ -138,10 +139,13 @@ def _of_search(
             f"the rates of {path} have no rule that carries {config.optimizer.name} to another "
             "size; set parameterization.name to mup or completep, or give a law of the rate"
         )
-    place = copy.deepcopy(config)
-    place.study.rates_from = None
-    settings = best["overrides"]
-    override(place, [f"{key}={value!r}" for key, value in settings.items() if key not in KEYS])
+    # The rules' own rates where it was searched; they follow from no budget.
+    place, settings = copy.deepcopy(config), best["overrides"]
+    place.budget.flops, place.budget.tokens = None, ANY_TOKENS
+    for name in RATES:
+        place.optimizer[name] = None
+    own = {k: v for k, v in settings.items() if k not in KEYS and not k.startswith("budget.")}
+    override(place, [f"{key}={value!r}" for key, value in own.items()])
     if config.optimizer.name != "muon":
         place.optimizer.learning_rate = 1.0
     ruled = rates_of(content(resolve(place)))
