@@ -120,7 +120,7 @@ def default() -> ConfigDict:
     # started again so often.
     config.sweep.lease_seconds = 30.0
     config.sweep.retries = 3
-    # Whether runs are given up of which runs of other rates say that they are hopeless.
+    # Whether runs of a grid are given up of which runs of other rates say that they are hopeless.
     config.sweep.early_stop = False
     # What each task asks of a Ray cluster; other resources as NAME:AMOUNT.
     config.sweep.ray = ConfigDict()

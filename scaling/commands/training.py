@@ -109,6 +109,7 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
 def _cells(loaded: "Loaded") -> "Cells":
     from scaling.config import ConfigError
     from scaling.sweep.cells import Cells
+    from scaling.sweep.hopeless import rivals_of
 
     if loaded.grid is None:
         raise ConfigError(
@@ -117,6 +118,8 @@ def _cells(loaded: "Loaded") -> "Cells":
     cells = Cells.of(loaded.grid(loaded.config))
     if not cells:
         raise ConfigError("the grid of this config has no cells; give its axes some values")
+    if loaded.config.sweep.early_stop:
+        rivals_of(cells.planned)  # refused before anything is measured or written
     return cells
 
 

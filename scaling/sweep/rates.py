@@ -2,6 +2,7 @@
 
 - A law.json of the learning rate (`scaling fit --law=learning_rate`) gives the rate of a run of its
   parameters and tokens; the second rate keeps the ratio that the rules of `scaling.sizes` give it.
+  Where it moves with the budget, budgets of one size have no trunk to share.
 - A tune.json (`scaling tune`) gives multiples of what those rules give: the multiples of its best
   trial, whatever the size (Yang et al. 2022, algorithm 1). Under muP and CompleteP, whose rates are
   those of the base, the parameterization carries them as well. Batch, warm-up and decay of that

@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from scaling.workshop import Workshop
 from tests.sweep.test_tasks import QUIET, cell_of
 
 CURVES = Path(__file__).parents[2] / "experiments" / "2026-11-26-early-stop" / "records.json"
-GRIDS = json.loads(CURVES.read_text(encoding="utf-8"))["whole"]
 
 
 def of(*rates_and_losses: tuple[float, float]) -> list[Measured]:
@@ -66,9 +65,7 @@ def test_what_diverged_lies_between_and_never_leads() -> None:
     assert why(4, 3.3, of((2, math.inf), (1, math.inf))) is None
 
 
-def replay(
-    runs: Sequence[dict[str, Any]], order: Sequence[int], judged: Callable[[float, float], bool]
-) -> dict[int, int]:
+def replay(runs: Sequence[dict[str, Any]], order: Iterable[int]) -> dict[int, int]:
     """The steps after which runs of one group are stopped, trained in this order."""
     ended: dict[int, float] = {}
     stopped: dict[int, int] = {}
@@ -82,31 +79,51 @@ def replay(
                 for i, last in ended.items()
                 if i != index and last >= step
             ]
-            if judged(step, run["steps"]) and why_hopeless(tuple(run["rates"]), loss, others):
+            late = step >= hopeless.SHARE * run["steps"]
+            if late and why_hopeless(tuple(run["rates"]), loss, others):
                 ended[index] = stopped[index] = step
                 break
     return stopped
 
 
-def test_on_finished_grids_no_order_of_training_stops_the_best_or_its_neighbours() -> None:
-    """Every pair and thousands of orders of recorded runs: a second route to what the rule says."""
+@pytest.fixture(scope="module")
+def grids() -> list[list[dict[str, Any]]]:
+    """Finished runs, in groups of alternatives and in the order of their rates."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for run in GRIDS:
+    for run in json.loads(CURVES.read_text(encoding="utf-8"))["whole"]:
         groups[run["group"]].append(run)
-    assert len(groups) == 6
-    draw, saved = random.Random(0), []
-    for runs in groups.values():
-        runs.sort(key=lambda run: run["rates"])
-        best = min(range(len(runs)), key=lambda i: runs[i]["loss"])
-        needed = {best - 1, best, best + 1}
+    return [sorted(runs, key=lambda run: run["rates"]) for runs in groups.values()]
+
+
+def needed(runs: Sequence[dict[str, Any]]) -> set[int]:
+    """The best run and its neighbours."""
+    best = min(range(len(runs)), key=lambda i: runs[i]["loss"])
+    return {best - 1, best, best + 1}
+
+
+def test_on_finished_grids_no_order_of_training_stops_the_best_or_its_neighbours(
+    grids: list[list[dict[str, Any]]],
+) -> None:
+    assert [len(runs) for runs in grids] == [9] * 6
+    draw = random.Random(0)
+    for runs in grids:
         for _ in range(300):
-            order = draw.sample(range(len(runs)), len(runs))
-            stopped = replay(runs, order, lambda step, steps: step >= hopeless.SHARE * steps)
-            assert not needed & set(stopped)
+            stopped = replay(runs, draw.sample(range(len(runs)), len(runs)))
+            assert not needed(runs) & set(stopped)
         middle = sorted(range(len(runs)), key=lambda i: (abs(i - (len(runs) - 1) / 2), i))
-        stopped = replay(runs, middle, lambda step, steps: step >= hopeless.SHARE * steps)
-        saved.append(sum(1 - step / runs[i]["steps"] for i, step in stopped.items()) / len(runs))
-    assert min(saved) > 0
+        assert replay(runs, middle)
+
+
+def test_a_margin_alone_would_have_stopped_neighbours_of_the_best(
+    grids: list[list[dict[str, Any]]],
+) -> None:
+    lost = 0
+    for runs in grids:
+        for step in runs[0]["curve"]:
+            if int(step) >= hopeless.SHARE * runs[0]["steps"]:
+                bar = (1 + hopeless.MARGIN) * min(run["curve"][step] for run in runs)
+                lost += sum(runs[i]["curve"][step] > bar for i in needed(runs))
+    assert lost
 
 
 def rated(*rates: float, **settings: int) -> Cells:
