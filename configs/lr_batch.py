@@ -4,8 +4,9 @@ Li et al. 2025 (Step Law), section 4: sizes x batches x rates, each size on its 
 tokens; the loss is convex in the logarithms of both, and the best of each size follow power laws
 (DeepSeek-AI 2024, section 3.1, has them of compute). Both rates of Muon move together, as multiples
 of those that `scaling.sizes` gives. This tunes; it is no study of the loss, so train it with
-`sweep`, and give the best run of each size to `scaling fit --law=learning_rate` and `--law=batch`
-(a table of params, tokens, learning_rate, batch_tokens; three sizes at least).
+`sweep`, and fit the best of each size: `scaling fit DIR --law=learning_rate_flops --only=bracketed`
+takes the best rate of every size and batch; the best batch of each goes to `--law=batch` as a table
+(params, tokens, batch_tokens; three sizes at least).
 
 On 2 cores about 18 minutes by `--dry_run --measure`, `:tiny` 1 minute; `:large` is for
 accelerators.

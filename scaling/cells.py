@@ -13,6 +13,7 @@ from scaling import counts, sizes
 from scaling.architecture import FAMILIES, Architecture
 from scaling.config import ConfigError
 from scaling.data.corruption import spans_of
+from scaling.runs.tuning import SOURCES
 
 ATTENTION = {
     "causal": "causal",
@@ -56,6 +57,7 @@ def cell_of(config: ConfigDict) -> ConfigDict:
 
 RUN_KEYS = (
     "seed",
+    "rates_from",
     *(f"budget.{key}" for key in ("flops", "tokens", "unique_tokens")),
     *(f"optimizer.{key}" for key in ("learning_rate", "vector_learning_rate", "weight_decay",
                                      "clip_norm", "warmup_tokens", "cooldown_fraction")),
@@ -208,7 +210,9 @@ def _fill_rates(cell: MutableMapping[str, Any]) -> None:
     if optimizer["name"] == "muon":
         # A parameterization carries the rates of its base to this width: not twice.
         rule = sizes.training(width if rules["name"] == "standard" else rules["base_width"])
-        _fill(optimizer, learning_rate=rule.matrix_rate, vector_learning_rate=rule.vector_rate)
+        ruled = {"learning_rate": rule.matrix_rate, "vector_learning_rate": rule.vector_rate}
+        _fill(optimizer, **ruled)
+        _say_whence(cell, by_rule=all(optimizer[name] == rate for name, rate in ruled.items()))
         return
     if optimizer["learning_rate"] is None:
         raise ConfigError(
@@ -221,6 +225,16 @@ def _fill_rates(cell: MutableMapping[str, Any]) -> None:
             "out"
         )
     _fill(optimizer, vector_learning_rate=optimizer["learning_rate"])
+    _say_whence(cell, by_rule=False)
+
+
+def _say_whence(cell: MutableMapping[str, Any], *, by_rule: bool) -> None:
+    source = cell["rates_from"]
+    if source in (None, "rule", "given"):
+        cell["rates_from"] = "rule" if by_rule else "given"
+    elif source.partition(":")[0] not in SOURCES:
+        known = ", ".join(f"{name}:..." for name in SOURCES)
+        raise ConfigError(f"rates_from is {source!r}; leave it out, or use one of {known}")
 
 
 def _check_names(cell: ConfigDict) -> None:

@@ -70,6 +70,9 @@ def default() -> ConfigDict:
     config.budget.tokens = placeholder(int)
     config.budget.unique_tokens = placeholder(int)
     config.batch_tokens = placeholder(int)
+    # Where the rates come from, filled in: "rule", "given", or "law:..." and "search:..." by which
+    # study.rates_from carried them. It changes nothing of a run.
+    config.rates_from = placeholder(str)
     config.precision = "float32"
 
     config.optimizer = ConfigDict()
@@ -117,6 +120,8 @@ def default() -> ConfigDict:
     # started again so often.
     config.sweep.lease_seconds = 30.0
     config.sweep.retries = 3
+    # Whether runs of a grid are given up of which runs of other rates say that they are hopeless.
+    config.sweep.early_stop = False
     # What each task asks of a Ray cluster; other resources as NAME:AMOUNT.
     config.sweep.ray = ConfigDict()
     config.sweep.ray.num_cpus = 1.0
@@ -139,6 +144,8 @@ def default() -> ConfigDict:
     config.study.name = "study"
     config.study.budgets_flops = ()
     config.study.widths = ()
+    # A law.json of the learning rate, or a tune.json, by which rates follow the size.
+    config.study.rates_from = placeholder(str)
     config.study.target_flops = placeholder(float)
     config.study.law = "chinchilla"
     config.study.bootstrap_samples = 1000
@@ -173,8 +180,9 @@ def _architecture_keys() -> Iterator[tuple[str, type]]:
         yield key, kinds[0] if isinstance(kinds[0], type) else type(kinds[0])
 
 
-HOW = ("runtime", "mesh", "sweep")
-"""Sections that say how a run is carried out: they may change when it is resumed."""
+HOW = ("runtime", "mesh", "sweep", "rates_from")
+"""Parts that say how a run is carried out, or why its rates are what they are: they may change when
+it is resumed."""
 
 
 def identity(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from scaling import cells, counts, provenance
 from scaling import config as configs
 from scaling.data import shards
 from scaling.records import Record
+from scaling.runs.tuning import declared
 from scaling.train.loop import Stopped
 from scaling.train.program import TrainState
 from scaling.workshop import Workshop, seen_of
@@ -37,7 +38,7 @@ class Evaluation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a run ended: ok, diverged or failed, and why."""
+    """How a run ended, a status of a record, and why."""
 
     status: str
     reason: str | None
@@ -161,6 +162,7 @@ def record_of(
         parent=None if branch is None else branch.trunk,
         branch_tokens=None if branch is None else branch.step * cell.batch_tokens,
         packed=packed,
+        tuned=declared(content) or None,
         null_reasons=reasons,
         **values,
     )

@@ -16,7 +16,8 @@ from typing import Any
 from scaling.files import encode, write_json
 
 SCHEMA = 1
-STATUSES = ("ok", "diverged", "failed")
+STATUSES = ("ok", "diverged", "stopped", "failed")
+"""Stopped is one that was given up, because runs that differ in their rates alone did better."""
 
 
 class BadTable(ValueError):
@@ -32,7 +33,7 @@ class Record:
     a fraction.
 
     Raises:
-      ValueError: a status that is not one of ok, diverged, failed; a failure without a reason; a
+      ValueError: a status that is not one of `STATUSES`; a failure without a reason; a
         number that is null without an entry in `null_reasons`, or has a value and an entry; a
         number that is not finite.
     """

@@ -31,8 +31,8 @@ from scaling.outcome import (
 from scaling.records import Record
 from scaling.train import processes
 from scaling.train.checkpoint import Checkpoints
-from scaling.train.journal import Journal, Reporter
-from scaling.train.loop import Cadence, Diverged, train
+from scaling.train.journal import Journal, Judge, Reporter
+from scaling.train.loop import Cadence, Diverged, Hopeless, train
 from scaling.train.profiler import Profiler
 from scaling.train.program import Program, TrainState
 from scaling.train.trackers import Run as Tracked
@@ -74,6 +74,7 @@ def run_packed(
     watch: Watcher,
     stop: Callable[[], bool] = lambda: False,
     branches: Sequence[Branch] | None = None,
+    judge: Judge | None = None,
 ) -> list[Record]:
     """Train resolved cells of one program and one length together, to their budgets, or return
     their records if those are already there.
@@ -81,7 +82,8 @@ def run_packed(
     Interrupted runs go on from their newest checkpoint and end in the same state, bit for bit, as
     if they had not been. A run that diverges, or that the device cannot hold, gets a record that
     says so. `branches` gives for each the trunk that it leaves. `stop` is asked after every
-    dispatch whether to keep the state and leave.
+    dispatch whether to keep the state and leave; `judge` after every measurement whether to give
+    the runs up, whose records then say why.
 
     Raises:
       ConfigError: the corpus has fewer tokens than the budget; cells that cannot be packed.
@@ -102,7 +104,9 @@ def run_packed(
     if processes.first():
         for cell, folder in zip(cells, folders, strict=True):
             write_json(folder / "config.json", configs.plain(cell))
-    outcomes = _attempt(cells, workshop, folders, watch=watch, stop=stop, branches=branches)
+    outcomes = _attempt(
+        cells, workshop, folders, watch=watch, stop=stop, branches=branches, judge=judge
+    )
     done = []
     for lane, (cell, name) in enumerate(zip(cells, names, strict=True)):
         record = record_of(
@@ -202,6 +206,7 @@ class _Opened(NamedTuple):
         stop: Callable[[], bool],
         steps: int,
         name: str,
+        judge: Judge | None = None,
     ) -> Reporter:
         cell = self.cells[0]
         return Reporter(
@@ -216,6 +221,7 @@ class _Opened(NamedTuple):
             profiler=self.profiler,
             watchdog=self.watchdog,
             stopping=stop,
+            judge=judge,
             start=self.start,
             since=self.since,
             compiled_before=self.compiled_before,
@@ -322,6 +328,7 @@ def _attempt(
     watch: Watcher,
     stop: Callable[[], bool],
     branches: Sequence[Branch] | None,
+    judge: Judge | None,
 ) -> list[Outcome]:
     """Train from the newest checkpoint, or from the start, to the end; measure what came out."""
     cell = cells[0]
@@ -341,6 +348,7 @@ def _attempt(
                 ],
                 watch=watch,
                 stop=stop,
+                judge=judge,
                 steps=steps,
                 name=run_id(cell) if len(cells) == 1 else f"{len(cells)} x {run_id(cell)}",
             )
@@ -368,6 +376,9 @@ def _attempt(
                         results[lane] = result
             except Diverged as error:
                 lost = dict.fromkeys(range(len(cells)), ("diverged", str(error)))
+                lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
+            except Hopeless as error:
+                lost = {lane: ("stopped", reason) for lane, reason in enumerate(error.reasons)}
                 lost |= {lane: ("diverged", reason) for lane, reason in reporter.lost.items()}
             except jax.errors.JaxRuntimeError as error:
                 if jax.process_count() > 1:

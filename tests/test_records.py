@@ -58,7 +58,7 @@ def test_unknown_fields_are_ignored_and_absent_numbers_get_a_cause(tmp_path):
         ({"loss": float("nan")}, "loss of width-64 is nan; write null"),
         ({"wall_seconds": float("inf")}, "wall_seconds of width-64 is inf"),
         ({"mfu": 0.4}, r"names mfu, which is 0\.4"),
-        ({"status": "done"}, "'done'; use one of ok, diverged, failed"),
+        ({"status": "done"}, "'done'; use one of ok, diverged, stopped, failed"),
         ({"status": "diverged"}, "diverged without a reason"),
         ({"run_id": "../escape"}, "cannot name a file"),
     ],

@@ -37,6 +37,8 @@ def fit(options: argparse.Namespace) -> int:
         _one_of("intervals", options.intervals, METHODS)
     needed = NEEDED if name == AUTO else (*LAWS[name].inputs, LAWS[name].target)
     runs = load(options.runs, columns=columns, needed=needed, objective=options.objective)
+    if options.only is not None:
+        runs = runs.that_are(options.only)
     _open_compile_cache()
     law = fit(
         runs,

@@ -246,6 +246,11 @@ def runs(parser: argparse.ArgumentParser) -> None:
         "fits the lower side of runs of which some were badly tuned",
     )  # fmt: skip
     parser.add_argument(
+        "--only", choices=("tuned", "bracketed"),
+        help="fit these runs alone: rates tuned or carried from where they were, or the best of "
+        "those tried with lower and higher ones (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
         "--intervals", metavar="METHOD",
         help="residual, case, series or seeds (default: by series where rows are checkpoints, by "
         "case where runs are many, else by residual)",

@@ -92,7 +92,9 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
         return 0
     only = chosen(cells, options.only)
     packed = sweep.packed or read_packing(options.workdir)
-    tasks = tasks_of(cells, trunks=sweep.trunks, packed=packed, only=only)
+    tasks = tasks_of(
+        cells, trunks=sweep.trunks, packed=packed, only=only, early_stop=sweep.early_stop
+    )
     if options.task is not None:
         [named] = [task for task in tasks if task.name == options.task]
         # Its trunks are there; what this machine does not see yet it would make, never wait for.
@@ -114,6 +116,7 @@ def _work(loaded: "Loaded", options: argparse.Namespace) -> int:
 def _cells(loaded: "Loaded", options: argparse.Namespace) -> "Cells":
     from scaling.config import ConfigError
     from scaling.sweep.cells import Cells
+    from scaling.sweep.hopeless import rivals_of
     from scaling.sweep.planned import proposed
 
     if getattr(options, "from_plan", None) is not None:
@@ -125,6 +128,8 @@ def _cells(loaded: "Loaded", options: argparse.Namespace) -> "Cells":
     cells = Cells.of(loaded.grid(loaded.config))
     if not cells:
         raise ConfigError("the grid of this config has no cells; give its axes some values")
+    if loaded.config.sweep.early_stop:
+        rivals_of(cells.planned)  # refused before anything is measured or written
     return cells
 
 
@@ -176,7 +181,13 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
             set_failed_aside(workdir, cells)
         try:
             packed = _packing(loaded, cells, workdir, options, engine, stop)
-            grouped = functools.partial(tasks_of, cells, trunks=sweep.trunks, packed=packed)
+            grouped = functools.partial(
+                tasks_of,
+                cells,
+                trunks=sweep.trunks,
+                packed=packed,
+                early_stop=sweep.early_stop,
+            )
             write_roster(workdir, cells, grouped())
             tasks = grouped(only=only)
             if engine is not None:
@@ -212,6 +223,7 @@ def _study(loaded: "Loaded", workdir: Path, options: argparse.Namespace, *, whol
                     trunks=sweep.trunks,
                     packed=packed,
                     only=only,
+                    early_stop=sweep.early_stop,
                     limits=limits,
                 )
                 made = []
@@ -334,12 +346,13 @@ def train(options: argparse.Namespace) -> int:
     from scaling.config import load, plain
     from scaling.provenance import devices
     from scaling.sweep.launch import launch
+    from scaling.sweep.rates import carried
     from scaling.sweep.workdir import claim, set_failed_aside
     from scaling.train import processes
     from scaling.train.loop import Stopped
     from scaling.workshop import Workshop
 
-    cell = cell_of(load(options.config, options.overrides).config)
+    cell = cell_of(carried(load(options.config, options.overrides).config))
     described = (options.coordinator, options.processes, options.process)
     if options.distributed or any(one is not None for one in described):
         processes.join(

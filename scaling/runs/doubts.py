@@ -273,13 +273,15 @@ def _against_published(runs: "Runs") -> float:
 
 
 def _untuned(runs: "Runs") -> list[str]:
-    untuned = runs.others.get("tuned", np.ones(len(runs))) == 0
-    if not untuned.any():
+    tuned = runs.others.get("tuned", np.ones(len(runs)))
+    untuned = tuned == 0
+    # Where no run is tuned, there is nothing to leave out.
+    if not (untuned.any() and (tuned == 1).any()):
         return []
     return [
         f"marked as not tuned: {int(untuned.sum())} of {len(runs)} runs "
-        f"({_at(untuned, runs.run_id)}); they lie above the law of tuned runs, so leave them out, "
-        "or fit the lower side of the runs with --asymmetry"
+        f"({_at(untuned, runs.run_id)}); they lie above the law of tuned runs, so leave them out "
+        "with --only=tuned, or fit the lower side of the runs with --asymmetry"
     ]
 
 

@@ -34,7 +34,8 @@ COLUMNS: Mapping[str, str] = {
     "accuracy": "share of right answers, 0 to 1",
     "error": "share of wrong answers, 0 to 1",
     "seed": "of the run",
-    "tuned": "1 where the run's settings were tuned, 0 where not",
+    "tuned": "1 where the run's rates were tuned, or carried from where they were, 0 where not",
+    "bracketed": "1 where they are the best of those tried, lower and higher ones too, 0 where not",
 }
 """Every input and target of a law, and what else is known of a run."""
 

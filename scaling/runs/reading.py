@@ -23,15 +23,17 @@ from scaling.runs.names import (
 )
 from scaling.runs.sources import Columns, Row, at, name_of, rows_of
 from scaling.runs.table import Array, Dropped, Runs
+from scaling.runs.tuning import Scored, flags
 
 NEEDED = ("params", "tokens", "loss")
 SHAPE = ("width", "depth")
 OF_A_RECORD = (*COUNTS, "loss", "unique_tokens", "learning_rate", "batch_tokens", "seed", "tuned",
-               *SHAPE)  # fmt: skip
+               "bracketed", *SHAPE)  # fmt: skip
 TRUNK = "trunk"
 NAMES_OF_RUNS = ("series", "run", "run_name", "name")
-MAY_BE_ZERO = ("seed", "tuned", "accuracy", "error")
-ENDED_BADLY = ("diverged", "failed", "crashed", "killed", "running")
+TRUTH = ("tuned", "bracketed")
+MAY_BE_ZERO = ("seed", "accuracy", "error", *TRUTH)
+ENDED_BADLY = ("diverged", "stopped", "failed", "crashed", "killed", "running")
 TRUTHS = {"true": 1, "yes": 1, "false": 0, "no": 0}
 
 
@@ -72,7 +74,7 @@ def load(
     rows = rows_of(source)
     is_record = all({"params_total", "flops_6nd"} <= row.cells.keys() for row in rows)
     if is_record:
-        rows = [_with_shape(row) for row in rows]
+        rows = _flagged([_with_shape(row) for row in rows])
     found = list(dict.fromkeys(key for row in rows for key in row.cells))
     names, notes = _names(found, mapped, needed, title, is_record=is_record)
     texts = {name: names.pop(name).column for name in TEXTS if name in names}
@@ -133,6 +135,16 @@ def _shared_trunks(rows: Sequence[Row]) -> list[str]:
         f"these, and intervals draw each run by itself: they are too narrow; --columns "
         f"series={TRUNK} draws whole trunks, where there are enough of them"
     ]
+
+
+def _flagged(rows: Sequence[Row]) -> list[Row]:
+    """Rows of records, with what each says of its rates and what the others say of them."""
+    runs = [Scored(*(row.cells[name] for name in Scored._fields)) for row in rows]
+    return [
+        Row(row.where, {**row.cells, "tuned": flag and int(flag != "untuned"),
+                        "bracketed": flag and int(flag == "bracketed")})
+        for row, flag in zip(rows, flags(runs), strict=True)
+    ]  # fmt: skip
 
 
 def _names(
@@ -244,7 +256,7 @@ def _arrays(
     arrays, problems = {}, []
     for name, named in names.items():
         cells = [row.cells.get(named.column) for row in rows]
-        numbers = [_number(cell, truths=name == "tuned") for cell in cells]
+        numbers = [_number(cell, truths=name in TRUTH) for cell in cells]
         if name not in required:
             texts = [c for c, number in zip(cells, numbers, strict=True)
                      if number is None and not _empty(c)]  # fmt: skip

@@ -134,6 +134,24 @@ class Runs:
         dropped = tuple(entry for entry in self.dropped if entry.run_id in run_ids)
         return dataclasses.replace(kept, dropped=dropped)
 
+    def that_are(self, kind: str) -> "Runs":
+        """The runs whose rates are `tuned` (carried from where they were tuned, or bracketed) or
+        `bracketed`; all others are dropped with that reason.
+
+        Raises:
+          BadTable: none is, or nothing says which are.
+        """
+        keep = self.others.get(kind, np.zeros(len(self))) == 1
+        if not keep.any():
+            said = "are 0 or empty" if kind in self.others else "are not there"
+            raise BadTable(
+                f"none of the {len(self)} runs is {kind}: its cells {said}; give records whose "
+                f"rates were varied or carried (scaling.runs.tuning), or a column {kind} of 0 and 1"
+            )
+        left = (Dropped(name, f"not {kind}")
+                for name, kept in zip(self.run_id, keep, strict=True) if not kept)  # fmt: skip
+        return dataclasses.replace(self.where(keep), dropped=(*self.dropped, *left))
+
     def to_pandas(self) -> Any:
         """A pandas DataFrame: a row for each run, a column for each of `columns`, `series` if any.
 

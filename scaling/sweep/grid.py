@@ -23,6 +23,7 @@ from scaling import counts
 from scaling.cells import RUN_KEYS, architecture_of, resolve, size_of
 from scaling.config import ConfigError, kinds_of, override, parse
 from scaling.sweep.cells import Cell, Cells, Shape
+from scaling.sweep.rates import carrier
 
 SEEDS = 10_000
 LENGTHS = ("budget.flops", "budget.tokens")
@@ -100,6 +101,7 @@ def cells(config: ConfigDict, grid: Grid) -> Cells:
     numbers: dict[str, int] = {}
     shapes: dict[tuple[tuple[str, str], ...], Shape] = {}
     kinds = {kind.key: kind for kind in kinds_of(config, RUN_KEYS)}
+    carry = carrier(config)
     for place, overrides in enumerate(grid, 1):
         try:
             of_shape = {k: v for k, v in overrides.items() if k not in kinds}
@@ -113,6 +115,8 @@ def cells(config: ConfigDict, grid: Grid) -> Cells:
             }
             if "seed" not in overrides:
                 values["seed"] = config.seed * SEEDS + _number(numbers, overrides, config)
+            if carry is not None:
+                values |= carry(shapes[name], values)
             planned.append(shapes[name].cell(values))
         except ValueError as error:
             shown = ", ".join(f"{key}={value!r}" for key, value in overrides.items())

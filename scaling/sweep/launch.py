@@ -77,21 +77,23 @@ def launch(
     trunks: bool = False,
     packed: Packing = 1,
     only: Set[str] | None = None,
+    early_stop: bool = False,
     limits: Limits | None = None,
 ) -> list[Record]:
     """Train every cell that has no record yet and return all records, in the order of the cells.
 
     With `trunks`, cells that differ in their budget alone train what they have in common once; with
     `packed`, so many cells of one shape and length train as one program; with `only` some run ids,
-    these alone and what is packed with them; with `limits` as much as they admit. A cell that
-    diverges is recorded as such and the sweep goes on.
+    these alone and what is packed with them; with `early_stop` what is hopeless is given up; with
+    `limits` as much as they admit. A cell that diverges is recorded as such and the sweep goes on.
 
     Raises:
       ConfigError: a cell that cannot be trained at all.
       Stopped: `stop` or a limit said so; what was trained is kept.
       OSError: a result could not be written; those before it are intact.
     """
-    tasks, home = tasks_of(cells, trunks=trunks, packed=packed, only=only), workshop.workdir
+    home = workshop.workdir
+    tasks = tasks_of(cells, trunks=trunks, packed=packed, only=only, early_stop=early_stop)
     cells = Cells.of(cells).only(pack_ids(tasks))
     check_data(cells, workshop)
     done: dict[str, Record] = {}

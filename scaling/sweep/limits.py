@@ -14,7 +14,8 @@ class Limits:
 
     A task is not started that would pass one of them; its time is taken from the FLOPs per second
     of the tasks before it, so that of the first is not foreseen. Whatever runs when the hours are
-    over is stopped there. A task that goes on from a state counts whole.
+    over is stopped there. A task that goes on from a state counts whole, and so
+    does one that is given up.
     """
 
     flops: float | None = None

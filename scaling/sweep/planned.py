@@ -16,6 +16,7 @@ from scaling.cells import architecture_of, cell_of, resolve, size_of
 from scaling.files import encode
 from scaling.sweep.cells import Cells
 from scaling.sweep.grid import SEEDS, cells, with_overrides
+from scaling.sweep.rates import carried
 
 FIRST_SEED = 2**30
 """Of runs that a plan proposes; those of grids are smaller (`seed * SEEDS + number`)."""
@@ -43,7 +44,7 @@ def planned_cell(config: ConfigDict, target: Mapping[str, Any]) -> ConfigDict:
     """The resolved cell that a target of plan.json describes: number 0 of its study."""
     cell = with_overrides(config, target["overrides"])
     cell.seed = config.seed * SEEDS
-    return cell_of(cell)
+    return cell_of(carried(cell))
 
 
 def proposed(config: ConfigDict, path: Path) -> Cells:

@@ -20,10 +20,10 @@ from scaling.config import ConfigError
 from scaling.sweep.cells import Cell
 from scaling.sweep.grid import Overrides, prod
 from scaling.sweep.planned import nearest_shape
+from scaling.sweep.rates import KEYS, check_law, predicted
 from scaling.sweep.space import Rung, Search, resolved, value_of
 
 MARGIN = 1.1
-RATES = ("optimizer.learning_rate", "optimizer.vector_learning_rate")
 WIDTH = "model.width"
 
 
@@ -44,14 +44,8 @@ class Prior:
             ("--law", self.loss, "loss"),
             ("--rates", self.rates, "learning_rate"),
         ):
-            if law is None:
-                continue
-            form = law.form
-            if form.target != target or not set(form.inputs) <= {"params", "tokens", "flops"}:
-                raise ConfigError(
-                    f"{name}: the law {law.law} gives {form.target} from {', '.join(form.inputs)}; "
-                    f"needed is a law of the {target} from params and tokens, or from flops"
-                )
+            if law is not None:
+                check_law(law, target=target, where=name)
 
     def homes(self, search: Search, rung: Rung) -> dict[str, float]:
         """The place of the rules' own answer on every axis."""
@@ -88,14 +82,14 @@ class Prior:
 
     def bound(self, cell: Cell) -> float | None:
         """The loss from which a run is hopeless; None without a law of the loss."""
-        return None if self.loss is None else MARGIN * _predict(self.loss, cell)
+        return None if self.loss is None else MARGIN * predicted(self.loss, cell)
 
     def _rule(self, cell: Cell, key: str) -> Any:
         ruled = value_of(cell, key)
-        if self.rates is None or key not in RATES:
+        if self.rates is None or key not in KEYS:
             return ruled
         # A law is of the first rate; the second keeps its ratio to it.
-        return ruled * _predict(self.rates, cell) / value_of(cell, RATES[0])
+        return ruled * predicted(self.rates, cell) / value_of(cell, KEYS[0])
 
     def _best_width(self, rung: Rung) -> int:
         """That of the law of the loss, else that of the config."""
@@ -115,7 +109,3 @@ class Prior:
             return {}
         moved = axis.home(self._best_width(rung)) - axis.home(self._best_width(first))
         return {WIDTH: min(max(places[WIDTH] + moved, 0), axis.end)}
-
-
-def _predict(law: Law, cell: Cell) -> float:
-    return float(law.predict(params=cell.shape.parameters.total, tokens=cell.tokens))

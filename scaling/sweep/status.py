@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.records import STATUSES, Record
+from scaling.runs.tuning import flags
 from scaling.sweep.preview import short
 from scaling.sweep.progress import clock
 from scaling.sweep.survey import Journaled, Survey, survey
@@ -45,11 +46,13 @@ def complete(workdir: Path) -> bool:
 
 def _table(found: Survey, *, finished: bool) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "status", "loss", "tokens", "seconds"):
-        table.add_column(column, justify="left" if column in ("run", "status") else "right")
-    for record in found.records.values():
+    for column in ("run", "status", "loss", "tokens", "seconds", "rates"):
+        words = ("run", "status", "rates")
+        table.add_column(column, justify="left" if column in words else "right")
+    tuned = flags(list(found.records.values()))
+    for record, flag in zip(found.records.values(), tuned, strict=True):
         if finished or record.status != "ok":
-            table.add_row(*_finished(record))
+            table.add_row(*_finished(record), flag)
     for one in found.under_way:
         table.add_row(*_under_way(one, claimed=found.claimed))
     return table

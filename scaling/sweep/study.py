@@ -55,6 +55,7 @@ def study(
         console=console,
         stop=stop,
         trunks=config.sweep.trunks,
+        early_stop=config.sweep.early_stop,
         packed=packed,
     )
     law_path, plan_path, verdict_path = (workdir / f"{x}.json" for x in ("law", "plan", "verdict"))

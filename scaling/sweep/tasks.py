@@ -18,6 +18,7 @@ from scaling.outcome import Branch
 from scaling.records import Record, read
 from scaling.run import Watcher, run_packed, train_trunk
 from scaling.sweep.cells import Cell, Cells, Shape
+from scaling.sweep.hopeless import ByRivals, from_middle, rivals_of
 from scaling.train.loop import Diverged
 from scaling.workshop import Workshop
 
@@ -96,11 +97,13 @@ class Trunk:
 @dataclass(frozen=True)
 class Pack:
     """Cells that train as one program, in this order; each with its trunk, or none of them, and
-    after which update they leave it."""
+    after which update they leave it; and each with the alternatives that may say that it is
+    hopeless."""
 
     cells: tuple[Cell, ...]
     trunks: tuple[Trunk, ...] | None
     step: int
+    rivals: tuple[Sequence[Cell], ...]
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -162,8 +165,14 @@ class Pack:
                 Branch(trunk.name, self.step, trunk.folder(home) / "checkpoints")
                 for trunk in self.trunks
             ]
-        configs = [cell.config for cell in self.cells]
-        return run_packed(configs, workshop, watch=watch, stop=stop, branches=branches)
+        return run_packed(
+            [cell.config for cell in self.cells],
+            workshop,
+            watch=watch,
+            stop=stop,
+            branches=branches,
+            judge=ByRivals(self.cells, self.rivals, home) if all(self.rivals) else None,
+        )
 
     def records(self, workdir: Path) -> list[Record]:
         """The records of its cells."""
@@ -188,15 +197,18 @@ def tasks_of(
     trunks: bool,
     packed: Packing = 1,
     only: Set[str] | None = None,
+    early_stop: bool = False,
 ) -> list[Task]:
     """All that is to be trained, each pack after its trunks; the same for a grid whatever of it is
-    done already. `packed` is how many cells may train as one program.
+    done already. `packed` is how many cells may train as one program; with `early_stop` they may be
+    given up (`scaling.sweep.hopeless`).
 
     With `only` some run ids: the packs that hold them, and their trunks as far as those need them.
     """
     planned = Cells.of(cells).planned
     shared = trunks_of(planned) if trunks else {}
-    packs = list(packs_of(planned, shared, packed=packed))
+    rivals = rivals_of(planned) if early_stop else {}
+    packs = list(packs_of(planned, shared, packed=packed, rivals=rivals))
     if only is not None:
         packs = _narrowed([pack for pack in packs if not only.isdisjoint(pack.run_ids)])
     tasks: dict[str, Task] = {}
@@ -254,9 +266,16 @@ def evenly(count: int, most: int) -> int:
     return math.ceil(count / math.ceil(count / most))
 
 
-def packs_of(cells: Sequence[Cell], trunks: dict[str, Trunk], *, packed: Packing) -> Iterator[Pack]:
+def packs_of(
+    cells: Sequence[Cell],
+    trunks: dict[str, Trunk],
+    *,
+    packed: Packing,
+    rivals: Mapping[str, Sequence[Cell]],
+) -> Iterator[Pack]:
     """Cells of one program, length and branch point, at most `packed` at a time and about as many
-    in each; the order is that of the first cell of each."""
+    in each; the order is that of the first cell of each, and where they have `rivals` the middle of
+    their rates comes first."""
     alike: dict[tuple[str, str, int, int], list[Cell]] = defaultdict(list)
     for cell in cells:
         left_at = (branch_steps(cell.content) or 0) if cell.run_id in trunks else 0
@@ -264,7 +283,10 @@ def packs_of(cells: Sequence[Cell], trunks: dict[str, Trunk], *, packed: Packing
     for (program, *_, step), group in alike.items():
         most = packed if isinstance(packed, int) else packed.get(program, 1)
         width = evenly(len(group), most)
-        for first in range(0, len(group), width):
-            part = tuple(group[first : first + width])
+        parts = [tuple(group[first : first + width]) for first in range(0, len(group), width)]
+        if rivals:
+            parts.sort(key=lambda part: min(from_middle(c, rivals.get(c.run_id, ())) for c in part))
+        for part in parts:
             left = tuple(trunks[cell.run_id] for cell in part if cell.run_id in trunks)
-            yield Pack(part, left or None, step)
+            others = tuple(rivals.get(cell.run_id, ()) for cell in part)
+            yield Pack(part, left or None, step, others)

@@ -13,11 +13,14 @@ import numpy as np
 
 from scaling.files import write_bytes, writing
 from scaling.train.checkpoint import Checkpoints
+from scaling.train.loop import Hopeless
 from scaling.train.profiler import Profiler
 from scaling.train.program import Metrics, Program, TrainState
 from scaling.train.trackers import Tracker
 from scaling.train.watchdog import Watchdog
 
+Judge = Callable[[int, Sequence[float]], Sequence[str] | None]
+"""(step, validation losses of packed runs) to why each is given up; None where they are not."""
 ACCOUNTS = ("train", "compile", "eval", "save", "input", "lost")
 
 
@@ -181,6 +184,7 @@ class Reporter:
         profiler: Profiler,
         watchdog: Watchdog,
         stopping: Callable[[], bool],
+        judge: Judge | None,
         start: int,
         since: float,
         compiled_before: float,
@@ -189,7 +193,7 @@ class Reporter:
         self._evaluate, self._rates, self._tick = evaluate, rates, tick
         self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
         self._profiler, self._watchdog, self._stopping = profiler, watchdog, stopping
-        self._begun = False
+        self._judge, self._begun = judge, False
         self._skipped = [int(journal.last.get("train/skipped_updates", 0)) for journal in journals]
         self.lost: dict[int, str] = {}
         """Lanes that have diverged, and why."""
@@ -256,6 +260,12 @@ class Reporter:
         for lane, values in enumerate(found):
             self._write(step, lane, {**values, **self.clock.values()})
         self._watchdog.fed()
+        if self._judge is not None:
+            losses = [math.nan if lane in self.lost else values["eval/validation/loss"]
+                      for lane, values in enumerate(found)]  # fmt: skip
+            reasons = self._judge(step, losses)
+            if reasons is not None:
+                raise Hopeless(reasons)
 
     def save(self, state: TrainState) -> None:
         jax.block_until_ready(state.params)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -51,7 +51,11 @@ class Hooks(Protocol):
         """The devices have finished step number `step`."""
 
     def evaluate(self, step: int, state: TrainState) -> None:
-        """Measure the state after `step` updates."""
+        """Measure the state after `step` updates.
+
+        Raises:
+          Hopeless: the runs are to be given up.
+        """
 
     def save(self, state: TrainState) -> None:
         """Keep the state."""
@@ -62,6 +66,14 @@ class Hooks(Protocol):
 
 class Diverged(FloatingPointError):
     """Updates in a row were not finite; the message says at which step, with which batch."""
+
+
+class Hopeless(Exception):
+    """The runs are given up, as others do better; `reasons` has one for each."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = tuple(reasons)
 
 
 class Stopped(Exception):
@@ -89,6 +101,7 @@ def train(
 
     Raises:
       Diverged: `cadence.skip_limit` updates in a row were skipped, in every run.
+      Hopeless: `hooks.evaluate` said so.
       Stopped: `hooks.stop` said so, and the state is kept.
     """
     done = int(np.ravel(state.step)[0])

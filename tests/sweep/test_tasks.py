@@ -62,7 +62,7 @@ def test_runs_share_a_trunk_if_they_differ_in_their_budget_alone() -> None:
 def test_packs_hold_runs_of_one_shape_and_length() -> None:
     grid = [cell_of(steps, f"optimizer.learning_rate={rate}", seed=seed)
             for steps in (20, 40) for rate in (0.01, 0.02) for seed in (0, 1)]  # fmt: skip
-    packs = list(packs_of(Cells.of(grid).planned, {}, packed=3))
+    packs = list(packs_of(Cells.of(grid).planned, {}, packed=3, rivals={}))
     assert [len(pack.cells) for pack in packs] == [2, 2, 2, 2]  # in 3 and 1 no sooner
     assert sorted(cell.run_id for pack in packs for cell in pack.cells) == sorted(map(run_id, grid))
 

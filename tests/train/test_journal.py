@@ -93,6 +93,7 @@ def reporter_of(journal: Journal, folder: Path, wall: Wall, shape: Shape, start:
         profiler=Profiler((), folder=folder),
         watchdog=Watchdog(1800.0, report=folder / "stalled.txt"),
         stopping=lambda: False,
+        judge=None,
         start=start,
         since=wall.now,
         compiled_before=shape.compile_seconds,

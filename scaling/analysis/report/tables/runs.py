@@ -11,6 +11,7 @@ from scaling.analysis.report.exhibits.titles import writer
 from scaling.analysis.report.panels import count, power, tidy
 from scaling.analysis.report.tables.table import Entry, Table, cell, signed_percent
 from scaling.records import NUMBERS, Record
+from scaling.runs.tuning import flags
 
 
 def run_table(evidence: Evidence) -> Table:
@@ -43,13 +44,15 @@ def run_table(evidence: Evidence) -> Table:
         return flops, getattr(record, fields[0]) or 0
 
     rows: list[list[Entry]] = []
+    tuned = dict(zip((r.run_id for r in evidence.records), flags(evidence.records), strict=True))
     for record in sorted(evidence.records, key=place):
         cells: list[Entry] = [record.run_id, record.status]
         for field, write in zip(fields, writers, strict=True):
             value = getattr(record, field)
             why = str(record.null_reasons.get(field, "no reason given"))
             cells.append(cell(value, write=write, why=why))
-        rows.append(cells)
+        why = "its config does not say which runs are its alternatives"
+        rows.append([*cells, cell(tuned[record.run_id], write=str, why=why)])
     head = [
         "Run",
         "Status",
@@ -61,8 +64,10 @@ def run_table(evidence: Evidence) -> Table:
         "Bits/byte",
         "Learning rate",
         "Seconds",
+        "Rates",
     ]
-    return Table(title="Runs", head=head, rows=rows, wide=["± s.e.", "Learning rate", "Seconds"])
+    wide = ["± s.e.", "Learning rate", "Seconds", "Rates"]
+    return Table(title="Runs", head=head, rows=rows, wide=wide)
 
 
 def fitted_table(evidence: Evidence) -> Table:
