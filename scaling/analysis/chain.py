@@ -49,8 +49,9 @@ class Reach(NamedTuple):
 class Verdict(NamedTuple):
     """Whether a task's score can be foretold at a run; see `Chain.verdict`.
 
-    `held` says whether the run, once measured, scored within the doubt, None before that;
-    `error_over_noise` is its distance from the prediction in deviations of a checkpoint.
+    `held` says whether the run, once measured, scored within the interval and its noise, None
+    before that; `error_over_noise` is its distance from the prediction in deviations of a
+    checkpoint.
     """
 
     predictable: bool
@@ -205,17 +206,22 @@ class Chain:
         from their own straight line.
 
         The rule: a task is predictable where the foretold change from what that run stands at is
-        larger than the doubt about it. doubt^2 = w^2 + (z noise)^2, w being half the width of
-        `predict_interval` at `level`, z the normal quantile of that level. Otherwise the prediction
-        says no more than that the larger run will score about as the last one. Once the run is
-        `measured`, the prediction held if it is off by no more than the doubt.
+        larger than the doubt about it. doubt^2 = w^2 + (z noise)^2, w being how far
+        `predict_interval` at `level` reaches from the prediction to that side (it is often skewed),
+        z the normal quantile of that level. Otherwise the prediction says no more than that the
+        larger run will score about as the last one. Once the run is `measured`, the prediction held
+        if it is off by no more than the same of the side where the run came out.
         """
         scores = np.asarray(evaluations, np.float64)
         noise, known = checkpoint_noise(scores), float(scores[-5:].mean())
         value = float(self.predict(params, tokens, **others))
         low, high = self.predict_interval(params, tokens, level=level, **others)
-        width = float(high - low) / 2
-        doubt = math.hypot(width, float(norm.ppf(0.5 + level / 2)) * noise)
+        spread = float(norm.ppf(0.5 + level / 2)) * noise
+
+        def towards(score: float) -> float:
+            return math.hypot(float(high) - value if score > value else value - float(low), spread)
+
+        doubt = towards(known)
         predictable = abs(value - known) > doubt
         text = (
             f"{'predictable' if predictable else 'not predictable'}: from {known:.3f} to "
@@ -224,7 +230,7 @@ class Chain:
         held = over = None
         if measured is not None:
             off = abs(value - measured)
-            held, over = off <= doubt, off / max(noise, 1e-12)
+            held, over = off <= towards(measured), off / max(noise, 1e-12)
             text += f"; {'held' if held else 'missed'}: measured {measured:.3f}"
         estimate = Estimate(value, float(low), float(high))
         return Verdict(predictable, estimate, known, noise, doubt, held, over, text)

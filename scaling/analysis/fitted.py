@@ -168,6 +168,12 @@ class Law:
     bootstrap: Mapping[str, Any]
     comparison: Mapping[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        """In a few words; all of it is in `to_json`."""
+        values = ", ".join(f"{name}={value:.5g}" for name, value in self.params.items())
+        known = self.diagnostics.get("identifiability", {}).get("verdict", "")
+        return f"Law({self.law}: {values}; {self.n_runs} runs{known and f'; {known}'})"
+
     @property
     def form(self) -> Form:
         """The entry of the table of laws."""

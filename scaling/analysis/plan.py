@@ -124,7 +124,8 @@ def plan(
         "null_reasons": _null_reasons(budget, next_flops),
         "targets": targets,
         "comparison": compare(
-            law, first["params"], first["tokens"], batch_tokens=first["batch_tokens"], budget=budget
+            law, first["params"], first["tokens"], batch_tokens=first["batch_tokens"],
+            budget=planner.ruled(budget),
         ),
         "next_runs": None
         if next_flops is None
@@ -192,12 +193,18 @@ class _Planner:
             return allocate(self.law.form, values, budget)
         return cheapest(self.law.form, values, loss, budget, by=self.by)
 
+    def ruled(self, budget: Budget) -> Budget:
+        """The budget with the batches of the size table, where nothing else gives them."""
+        if self.batches is not None or budget.batch_tokens is not None:
+            return budget
+        return dataclasses.replace(budget, batch_rule=sizes.batch_tokens)
+
     def _with_batch(self, budget: Budget, loss: float | None) -> tuple[Budget, str]:
         """The budget with the rule's batch as its least, and where the batch comes from."""
         if budget.batch_tokens is not None:
             return budget, "given"
         if self.batches is None:
-            budget = dataclasses.replace(budget, batch_rule=sizes.batch_tokens)
+            budget = self.ruled(budget)
             source = "scaling.sizes: the batch of its width"
         else:
             # The law's batch follows from the run, and the run a little from the batch.

@@ -99,6 +99,8 @@ def build(
         whole = math.floor(batches + 1e-6) if loss is None else math.ceil(batches - 1e-6)
         tokens = max(1, whole) * batch
         overrides["budget.tokens"] = tokens
+        if budget.unique_tokens is not None and tokens > budget.unique_tokens:
+            overrides["budget.unique_tokens"] = int(budget.unique_tokens)
         run = with_tokens(form, values, budget, run, tokens)
         return Built(run, shape.params, tokens, overrides)
     return None

@@ -27,9 +27,11 @@ def compare(
 
     Twice the parameters and twice the tokens each cost twice the compute; "2x the time" is the best
     split of that, on the machine of the budget twice its hours. "2x the chips" is in the hours of
-    the base run. `tokens` are those that are seen, at `batch_tokens` (where None, see
-    `allocation.run_at`). The budget's limits on size and data hold for the time and the chips, and
-    `within_limits` says whether the others keep them; its FLOPs and hours do not count.
+    the base run. Of a model that will answer, compute and hours are those of its life: else a
+    size would be chosen whose answers cost many times what was planned. `tokens` are those that are
+    seen, at `batch_tokens` (where None, see `allocation.run_at`). The budget's limits on size and
+    data hold for the time and the chips, and `within_limits` says whether the others keep them; its
+    FLOPs and hours do not count.
 
     Returns:
       base: params, tokens, flops, hours (null without a machine) and loss of the run. options: the
@@ -37,10 +39,7 @@ def compare(
       same bootstrap sample, the seed's noise left out. `best_in_samples` is the share of samples in
       which it lowers the loss the most of those that cost as much.
     """
-    # Time goes by training alone, whatever the model will answer later.
-    budget = dataclasses.replace(
-        budget or Budget(), flops=None, hours=None, lifetime_hours=None, inference_tokens=0.0
-    )
+    budget = dataclasses.replace(budget or Budget(), flops=None, hours=None, lifetime_hours=None)
     base = run_at(law.form, law.values, budget, params, tokens, batch_tokens=batch_tokens)
     named = dict(_options(law, base, budget, factor))
     drawn = {name: _sampled(law, budget, run) for name, run in named.items()}
@@ -77,13 +76,14 @@ def _options(
             f"{times} {name}",
             run_at(form, values, budget, more[0] * params, more[1] * tokens, batch_tokens=batch),
         )
-    longer = dataclasses.replace(budget, flops=factor * float(base.flops))
+    longer = dataclasses.replace(budget, flops=factor * float(base.spent))
     wider = None
     if budget.machine is not None:
-        hours = float(base.seconds) / HOUR
-        longer = dataclasses.replace(budget, hours=factor * hours)
+        seconds = base.seconds + budget.answer_seconds(base.params)
+        hours = float(seconds) / HOUR
+        longer = dataclasses.replace(budget, lifetime_hours=factor * hours)
         machine = dataclasses.replace(budget.machine, chips=round(factor * budget.machine.chips))
-        wider = dataclasses.replace(budget, hours=hours, machine=machine)
+        wider = dataclasses.replace(budget, lifetime_hours=hours, machine=machine)
     for name, limits in ((f"{times} time", longer), (f"{times} chips", wider)):
         best = None if limits is None else allocate(form, values, limits)
         if best is not None and np.isfinite(best.loss):

@@ -100,6 +100,7 @@ def plan(options: argparse.Namespace) -> int:
     for target in content["targets"]:
         words = [f"--config.{key}={value}" for key, value in target["overrides"].items()]
         if words:
+            words = [f"--config.{override}" for override in options.overrides] + words
             said.append(
                 f"  scaling train --config={options.config} {' '.join(words)} --workdir=DIR"
             )

@@ -19,6 +19,8 @@ def test_fit_recovers_a_known_law_exactly_without_noise(known):
     law = fit(known.runs(), bootstrap=20)
     np.testing.assert_allclose(law.values, known.values, rtol=1e-6)
     assert law.diagnostics["warnings"] == []
+    assert len(repr(law)) < 300
+    assert "alpha=0.35" in repr(law)
 
 
 @pytest.mark.parametrize("bad", [{3: 0.05}, {3: 10.8, 11: 1.15}])

@@ -239,6 +239,8 @@ def test_a_plan_on_scarce_data_says_what_it_took_repeats_for(law):
         float(law.optimum(1e13).tokens) / 3e6, rel=1e-4
     )
     assert any("up to 4 epochs" in text for text in made["assumptions"])
+    built = plan(law, budget=dataclasses.replace(asked, epochs=4.0), shape_for=shape)
+    assert built["targets"][0]["overrides"]["budget.unique_tokens"] == 3_000_000
 
 
 def test_answers_make_the_model_smaller_and_are_counted(law):

@@ -84,3 +84,19 @@ def test_options_beyond_the_limits_are_marked(law):
     assert kept == {"2x the parameters": False, "2x the tokens": False, "2x the time": True}
     wide = named(compare(law, 1e5, 2e8, budget=dataclasses.replace(limits, params_high=1e9)))
     assert wide["2x the parameters"]["within_limits"]
+
+
+@pytest.mark.parametrize("machine", [False, True])
+def test_twice_the_time_of_a_model_that_answers_is_twice_that_of_its_life(law, known, machine):
+    best, answers = known.optimum(1e12), 1e9
+    made = {"chips": 4, "peak_flops": 1e12, "utilization": 0.4} if machine else {}
+    budget = budget_of(inference_tokens=answers, **made)
+    found = compare(law, best.params, best.tokens, budget=budget)
+
+    def life(run):
+        return run["flops"] + 2 * run["params"] * answers
+
+    time = named(found)["2x the time"]
+    assert life(time) == pytest.approx(2 * life(found["base"]), rel=0.01)
+    free = named(compare(law, best.params, best.tokens))["2x the time"]
+    assert time["tokens"] / time["params"] > 1.2 * free["tokens"] / free["params"]

@@ -236,7 +236,7 @@ def loss_axis(title: str, values: Sequence[float]) -> Axis:
 def above(values: Sequence[float], axis: Axis) -> list[str]:
     """A note where the axis cuts points off, nothing where it does not."""
     cut = sum(value > axis.high for value in values)
-    return [f"{cut} of {len(values)} above"] if cut else []
+    return [f"{cut} of {len(values)} beyond the axis"] if cut else []
 
 
 def named_axis(title: str, names: Sequence[str]) -> Axis:

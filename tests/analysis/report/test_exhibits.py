@@ -190,7 +190,7 @@ def test_run_far_off_is_counted_and_does_not_press_the_rest_together(evidence: E
     panels = EXHIBITS["residuals"].panels(
         changed(evidence, diagnostics={**evidence.law["diagnostics"], "residuals": rows})
     )
-    assert all("1 of 20 outside" in panel.notes for panel in panels)
+    assert all("1 of 20 beyond the axis" in panel.notes for panel in panels)
     assert all(panel.y.high < 5 for panel in panels)
 
 

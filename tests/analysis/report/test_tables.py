@@ -116,5 +116,9 @@ def test_runs_of_a_law_alone_are_listed_the_worst_fitted_first(
     worst = max(rows, key=lambda row: abs(row["residual"]))
     assert table.rows[0][0] == worst["run_id"]
     assert len(table.rows) == len(rows)
+    law = json.loads((study / "law.json").read_text())
+    law["diagnostics"]["residuals"] = [{**row, "series": "one"} for row in rows]
+    named = tables.fitted_table(Evidence(law=law))
+    assert texts(named, column="Series") == ["one"] * len(rows)
     accuracy = tables.fitted_table(Evidence(law=studies.accuracy()))
     assert texts(accuracy, column="Params") == ["–"] * len(accuracy.rows)

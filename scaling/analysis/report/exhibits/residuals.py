@@ -40,7 +40,7 @@ def panels(evidence: Evidence) -> list[Panel]:
     unit = "%" if of_logs else evidence.target
     y = linear_axis(f"Residual ({unit})", -reach, reach)
     cut = sum(abs(value) > reach for value in shown)
-    outside = [f"{cut} of {len(shown)} outside"] if cut else []
+    outside = [f"{cut} of {len(shown)} beyond the axis"] if cut else []
     flops = _column(rows, "flops")
     trends = evidence.law["diagnostics"].get("trend") or {} if evidence.law else {}
     found = []

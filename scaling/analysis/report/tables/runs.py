@@ -79,7 +79,9 @@ def fitted_table(evidence: Evidence) -> Table:
         [
             str(row["run_id"]),
             *(
-                cell(
+                row[name]
+                if isinstance(row.get(name), str)
+                else cell(
                     row.get(name),
                     write="{:.4g}".format if name in predicted else writer(name),
                     why="the table has none",
