@@ -12,7 +12,7 @@ from scaling import sizes
 from scaling.analysis.allocation import Allocation, Cost, allocate, cheapest
 from scaling.analysis.budget import Budget
 from scaling.analysis.chain import Chain
-from scaling.analysis.design import next_runs
+from scaling.analysis.design import Criterion, next_runs
 from scaling.analysis.devices import HOUR, PlanError, positive
 from scaling.analysis.fitted import Law
 from scaling.analysis.forms import Array
@@ -74,6 +74,7 @@ def plan(
     rates: Law | None = None,
     batches: Law | None = None,
     next_flops: float | None = None,
+    criterion: Criterion = "variance",
 ) -> dict[str, Any]:
     """The object of plan.json: the best run within each budget, or the cheapest to each loss, and
     the nearest real model.
@@ -85,7 +86,7 @@ def plan(
     and `batches` are fitted laws of learning_rate and batch_tokens; without them the rules of
     `scaling.sizes` hold.
     `next_flops` asks for the runs of so much compute that would make the loss of the first target
-    surest, see `scaling.analysis.design.next_runs`.
+    surest by a `criterion`, see `scaling.analysis.design.next_runs`.
 
     Every interval is 90%. A size's interval is the spread of the optimum over the bootstrap
     samples; a loss's is the prediction interval of one run, `Law.predict_interval`, at the fitted
@@ -131,7 +132,8 @@ def plan(
         if next_flops is None
         else next_runs(
             law, flops=next_flops, params=first["params"], tokens=first["useful_tokens"],
-            shape_for=shape_for, most_tokens=budget.most_tokens(law.form),
+            shape_for=shape_for, criterion=criterion,
+            most_tokens=budget.most_tokens(law.form),
         ),
     }  # fmt: skip
 

@@ -37,7 +37,7 @@ def compare(
       base: params, tokens, flops, hours (null without a machine) and loss of the run. options: the
       same of each, and its `change` of the loss with its 90% interval, paired: both losses by the
       same bootstrap sample, the seed's noise left out. `best_in_samples` is the share of samples in
-      which it lowers the loss the most of those that cost as much.
+      which it lowers the loss the most of those that cost as much and keep the limits.
     """
     budget = dataclasses.replace(budget or Budget(), flops=None, hours=None, lifetime_hours=None)
     base = run_at(law.form, law.values, budget, params, tokens, batch_tokens=batch_tokens)
@@ -45,8 +45,9 @@ def compare(
     drawn = {name: _sampled(law, budget, run) for name, run in named.items()}
     before = _sampled(law, budget, base)
     changes = {name: losses - before for name, losses in drawn.items()}
-    alike = [name for name in changes if "chips" not in name]
-    best = np.argmin([changes[name] for name in alike], axis=0)
+    within = {name: _within(law, budget, run) for name, run in named.items()}
+    alike = [name for name in changes if "chips" not in name and within[name]]
+    best = np.argmin([changes[name] for name in alike], axis=0) if alike else None
     options = []
     for name, run in named.items():
         share = float(np.mean(best == alike.index(name))) if name in alike else None
@@ -59,7 +60,7 @@ def compare(
                     "interval_90": interval(changes[name]),
                 },
                 "best_in_samples": share,
-                "within_limits": _within(law, budget, run),
+                "within_limits": within[name],
             }
         )
     return {"base": _facts(base), "factor": factor, "options": options}

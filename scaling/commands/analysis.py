@@ -91,6 +91,7 @@ def plan(options: argparse.Namespace) -> int:
         rates=None if options.rates is None else law_at(options.rates),
         batches=None if options.batches is None else law_at(options.batches),
         next_flops=options.next_flops,
+        criterion=options.criterion,
     )
     console = Console()
     show(Evidence(plan=content), console)

@@ -341,6 +341,11 @@ def plan(parser: argparse.ArgumentParser) -> None:
         help="and the runs of so much compute that would make the first answer surest, none on "
         "more tokens than --unique_tokens and --epochs allow",
     )  # fmt: skip
+    parser.add_argument(
+        "--criterion", choices=("variance", "determinant"), default="variance",
+        help="by what the next runs are chosen: the variance of the first answer (the default), or "
+        "the determinant of the parameters' covariance (D-optimal)",
+    )  # fmt: skip
     limits = parser.add_argument_group("limits, in any combination")
     for name, kind, text in (
         ("chips", _one_or_more, "how many chips train together"),

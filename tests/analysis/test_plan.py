@@ -340,6 +340,9 @@ def test_next_runs_far_from_those_of_the_law_are_told(law, flops, text):
     made = plan(law, [1e14], next_flops=flops)
     assert text in made["next_runs"]["warnings"][0]
     assert plan(law, [1e14], next_flops=1e13)["next_runs"]["warnings"] == []
+    other = plan(law, [1e14], next_flops=1e13, criterion="determinant")["next_runs"]
+    assert other["criterion"] == "determinant"
+    assert other["cells"] != plan(law, [1e14], next_flops=1e13)["next_runs"]["cells"]
 
 
 def test_the_plan_tells_the_next_runs_that_make_its_first_target_surer(law):

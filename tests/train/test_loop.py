@@ -118,9 +118,9 @@ def test_training_learns(single: Recorder) -> None:
 @pytest.mark.parametrize(
     "axes",
     [
-        {"data": 8},
-        {"fsdp": 8},
-        {"tensor": 2},
+        pytest.param({"data": 8}, marks=pytest.mark.slow),
+        pytest.param({"fsdp": 8}, marks=pytest.mark.slow),
+        pytest.param({"tensor": 2}, marks=pytest.mark.slow),
         {"context": 4},
         {"data": 2, "fsdp": 2, "tensor": 2},
         {"fsdp": 2, "tensor": 2, "context": 2},

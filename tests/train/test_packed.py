@@ -159,7 +159,7 @@ def test_packed_and_sharded_runs_have_the_losses_of_packed_ones(
     assert spec[0] in ("data", ("data",))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_a_run_that_diverges_leaves_its_neighbours_bitwise_alone(optimizer: str) -> None:
     shape = program(RUNS, optimizer=optimizer)
 
