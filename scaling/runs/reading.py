@@ -74,7 +74,9 @@ def load(
     rows = rows_of(source)
     is_record = all({"params_total", "flops_6nd"} <= row.cells.keys() for row in rows)
     if is_record:
-        rows = _flagged([_with_shape(row) for row in rows])
+        rows = [_with_shape(row) for row in rows]
+        if all(set(Scored._fields) <= row.cells.keys() for row in rows):
+            rows = _flagged(rows)
     found = list(dict.fromkeys(key for row in rows for key in row.cells))
     names, notes = _names(found, mapped, needed, title, is_record=is_record)
     texts = {name: names.pop(name).column for name in TEXTS if name in names}

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,16 @@ def test_tables_hold_the_flags_and_can_be_asked_for_what_is_tuned(tmp_path: Path
                                                         ("r0", "not bracketed")]  # fmt: skip
     assert runs.that_are("tuned").run_id == ("carried", "r1", "r4", "r7")
     assert not any("tuned" in text for text in load(tmp_path).that_are("tuned").warnings[1:])
+
+
+def test_records_that_someone_cut_down_are_read_without_flags(tmp_path: Path) -> None:
+    rows = [{"run_id": f"{n}", "params_total": 1e5 * n, "tokens": 1e6, "flops_6nd": 6e11 * n,
+             "loss": 3.0 - 0.1 * n, "status": "ok"} for n in range(1, 4)]  # fmt: skip
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps(rows))
+    runs = load(path)
+    assert len(runs) == 3
+    assert not {"tuned", "bracketed"} & set(runs.columns)
 
 
 def test_a_table_in_which_nothing_is_tuned_is_refused_by_that_name(tmp_path: Path) -> None:
