@@ -128,6 +128,7 @@ def test_warnings_of_the_table_go_with_the_law(tmp_path: Path) -> None:
     assert "Warning: 1 run was left out" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_second_fit_finds_what_the_first_compiled(
     tmp_path: Path, user_environment: dict[str, str]
 ) -> None:

@@ -40,6 +40,7 @@ def pictures(outputs: list[nbformat.NotebookNode]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_quickstart_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     outputs = executed("quickstart", tmp_path, OVERRIDES=TINY)

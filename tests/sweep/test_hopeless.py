@@ -245,6 +245,7 @@ def test_packed_runs_are_stopped_when_all_of_them_are_hopeless(
     assert judge(10, [99.0, 0.1]) is None
 
 
+@pytest.mark.slow
 def test_a_worker_stops_what_published_runs_say(whole: dict[str, Record], tmp_path: Path) -> None:
     tasks = tasks_of(rated(*RATES), trunks=False, early_stop=True)
     published = work(tasks, tmp_path, watch=lambda tick: None)

@@ -150,6 +150,7 @@ def test_a_prior_that_is_far_off_costs_its_early_trials_alone(seed: int) -> None
     assert abs(math.log2(multiple / 12)) < 1
 
 
+@pytest.mark.slow
 def test_the_search_does_better_than_chance_where_rules_are_right_and_no_prior_is_needed() -> None:
     def regret(**how: Any) -> float:
         losses = [searched(Bowl(best=3.0), seed=seed, **how)["best"]["loss"] for seed in range(12)]
