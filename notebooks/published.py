@@ -128,8 +128,9 @@ picture("gemstones")
 # In the law of Muennighoff et al. 2023 repeated tokens lose their worth after some $R_D^*$ epochs,
 # and excess parameters theirs by $R_N^*$. A profile holds one constant still and lets the others
 # follow; values under the dotted line are not excluded. With the law of unrepeated data held at
-# the published one (blue), $R_D^*$ may be anything from 10 to nearly a million. With all seven
-# parameters free (orange) it is 23 to 28, and the runs ask for no decay of excess parameters.
+# the published one (blue), $R_D^*$ may be anything above 10: there are resamples that put it at its
+# bound. With all seven parameters free (orange) it is 23 to 28, and the runs ask for no decay of
+# excess parameters.
 
 # %%
 picture("datablations")

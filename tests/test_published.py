@@ -1,5 +1,6 @@
 """The study of published runs: its readers, its rules, and what comes out where the runs are."""
 
+import base64
 import csv
 import importlib
 import importlib.util
@@ -346,4 +347,11 @@ def test_the_file_for_colab_is_the_text_of_the_notebook_with_its_pictures() -> N
         (cell.cell_type, cell.source) for cell in text.cells
     ]
     outputs = [output for cell in colab.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    shown = [
+        output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})
+    ]
+    drawn = [f"{name}.png" for name in ("chinchilla", "porian", "gadre", "gemstones",
+                                        "datablations", "ladder")]  # fmt: skip
+    assert [base64.b64decode(each) for each in shown] == [
+        (STUDY / "figures" / name).read_bytes() for name in drawn
+    ]
