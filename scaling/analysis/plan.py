@@ -112,10 +112,15 @@ def plan(
     asked += [(budget, aim) for aim in aims]
     by = by or ("flops" if budget.machine is None else "time")
     planner = _Planner(law, by, shape_for, rates, batches)
-    targets = [planner.target(*one) for one in asked or [(budget, None)]]
+    asked = asked or [(budget, None)]
+    targets = [planner.target(*one) for one in asked]
     first = targets[0]["run"] or targets[0] | {
         name: targets[0][name]["value"] for name in ("params", "tokens")
     }
+    limits, goal = asked[0]
+    if goal is not None and by == "flops":
+        # What is to be least is what the rows have twice of.
+        limits = dataclasses.replace(limits, flops=targets[0]["flops_lifetime"]["value"])
     return {
         "schema": SCHEMA,
         "law": {"name": law.law, "sha256": law.sha256},
@@ -126,7 +131,7 @@ def plan(
         "targets": targets,
         "comparison": compare(
             law, first["params"], first["tokens"], batch_tokens=first["batch_tokens"],
-            budget=planner.ruled(budget),
+            budget=planner.ruled(limits),
         ),
         "next_runs": None
         if next_flops is None

@@ -6,6 +6,7 @@ What they need is imported when one of them runs: `scaling --help` waits for no 
 import argparse
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -102,9 +103,9 @@ def plan(options: argparse.Namespace) -> int:
         words = [f"--config.{key}={value}" for key, value in target["overrides"].items()]
         if words:
             words = [f"--config.{override}" for override in options.overrides] + words
-            said.append(
-                f"  scaling train --config={options.config} {' '.join(words)} --workdir=DIR"
-            )
+            # A shell splits tuples at their spaces.
+            line = shlex.join([f"--config={options.config}", *words])
+            said.append(f"  scaling train {line} --workdir=DIR")
     if options.out is not None:
         said.append(f"  {write_json(options.out / 'plan.json', content)}")
     for line in said:

@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import shlex
+import signal
 
 import numpy as np
 import pytest
@@ -9,11 +11,15 @@ from scaling import sizes
 from scaling.analysis.allocation import allocate
 from scaling.analysis.budget import Budget, budget_of
 from scaling.analysis.fit import fit
-from scaling.analysis.plan import Aim, PlanError, RunShape, plan, verdict
+from scaling.analysis.plan import SAME_RUN, Aim, PlanError, RunShape, plan, verdict
 from scaling.analysis.shapes import on_the_ladder
+from scaling.cells import cell_of
+from scaling.cli import main
+from scaling.config import load
 from scaling.files import encode, write_json
 from scaling.records import NUMBERS, Record
 from scaling.runs import Runs
+from scaling.sweep.planned import planned_cell
 
 
 @pytest.fixture(scope="module")
@@ -241,6 +247,31 @@ def test_a_plan_on_scarce_data_says_what_it_took_repeats_for(law):
     assert any("up to 4 epochs" in text for text in made["assumptions"])
     built = plan(law, budget=dataclasses.replace(asked, epochs=4.0), shape_for=shape)
     assert built["targets"][0]["overrides"]["budget.unique_tokens"] == 3_000_000
+
+
+def test_the_printed_line_trains_the_planned_run_with_the_overrides_that_were_given(
+    law, tmp_path, capsys
+):
+    (tmp_path / "law.json").write_text(json.dumps(law.to_json()), encoding="utf-8")
+    given = ["--config.seed=7", "--config.study.widths=(16, 24)"]
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", str(tmp_path / "law.json"), "--flops=1e11", "--unique_tokens=100000",
+              "--epochs=8", f"--out={tmp_path}", *given])  # fmt: skip
+    signal.signal(signal.SIGTERM, handler)
+    assert ended.value.code == 0
+    target = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))["targets"][0]
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if "scaling train" in x]
+    _, verb, config, *words, _ = shlex.split(line)
+    assert (verb, words[:2]) == ("train", given)
+    loaded = load(config.removeprefix("--config="), [x.removeprefix("--config.") for x in words])
+    cell = cell_of(loaded.config)
+    assert (cell.seed, cell.budget.unique_tokens) == (7, 100_000)
+    # Tokens are whole batches.
+    assert cell.budget.tokens == pytest.approx(target["run"]["tokens"], rel=SAME_RUN)
+    assert cell.budget.tokens > 100_000
+    planned = planned_cell(load("configs/quickstart.py").config, target)
+    assert (planned.budget, planned.model) == (cell.budget, cell.model)
 
 
 def test_answers_make_the_model_smaller_and_are_counted(law):

@@ -5,6 +5,7 @@ import pytest
 
 from scaling.analysis.budget import Budget, budget_of
 from scaling.analysis.fit import fit
+from scaling.analysis.plan import plan
 from scaling.analysis.tradeoffs import compare
 
 
@@ -98,5 +99,68 @@ def test_twice_the_time_of_a_model_that_answers_is_twice_that_of_its_life(law, k
 
     time = named(found)["2x the time"]
     assert life(time) == pytest.approx(2 * life(found["base"]), rel=0.01)
+    assert time["flops_lifetime"] == pytest.approx(life(time))
     free = named(compare(law, best.params, best.tokens))["2x the time"]
     assert time["tokens"] / time["params"] > 1.2 * free["tokens"] / free["params"]
+    assert free["flops_lifetime"] == free["flops"]
+
+
+MADE = {"chips": 4, "peak_flops": 1e11, "utilization": 0.4, "critical_batch": 1e9,
+        "tokens_per_chip": 16}  # fmt: skip
+LONG = 1e4
+"""Hours that limit nothing."""
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"flops": 2e13},
+        {"hours": 0.01},
+        {"hours": 0.01, "lifetime_hours": LONG},
+        {"hours": 0.01, "flops": 1e20},
+        {"hours": LONG, "flops": 2e13, "serving_utilization": 0.02},
+        {"lifetime_hours": 0.1, "serving_utilization": 0.02},
+        {"loss": 1e12, "serving_utilization": 0.02},
+    ],
+)
+def test_no_row_has_more_than_twice_of_what_limits_the_plan(law, limits):
+    """Cheap training could else take what was meant for answers that cost much, or the reverse."""
+    limits = dict(limits)
+    flops, loss = limits.pop("flops", None), limits.pop("loss", None)
+    budget = budget_of(**MADE, **limits, inference_tokens=1e9)
+    losses = [] if loss is None else [float(law.optimum(loss).loss)]
+    made = plan(law, [] if flops is None else [flops], budget=budget, losses=losses, by="flops")
+    base, options = made["comparison"]["base"], named(made["comparison"])
+    asked = {"flops_lifetime": base["flops_lifetime"] if losses else flops,
+             "hours": budget.hours, "hours_lifetime": budget.lifetime_hours}  # fmt: skip
+    for name, row in options.items():
+        times = {"flops_lifetime": 2, "hours": 1, "hours_lifetime": 1}
+        for what, limit in asked.items():
+            more = 2 if "chips" not in name else times[what]
+            if limit is not None:
+                assert row[what] <= more * limit * (1 + 1e-6), (name, what)
+    # And all of one of them is used.
+    time = options["2x the time"]
+    assert max(
+        time[what] / (2 * limit) for what, limit in asked.items() if limit is not None
+    ) == pytest.approx(1, rel=0.06)
+
+
+def test_answers_that_no_limit_counts_leave_the_rows_as_they_are_without(law):
+    budget = budget_of(**MADE, hours=0.01)
+    answers = dataclasses.replace(budget, inference_tokens=1e9)
+    rows = [plan(law, budget=one)["comparison"]["options"] for one in (budget, answers)]
+    for free, with_answers in zip(*rows, strict=True):
+        assert with_answers["params"] == pytest.approx(free["params"], rel=1e-3)
+        assert with_answers["hours"] == pytest.approx(free["hours"], rel=1e-6)
+        assert with_answers["best_in_samples"] == free["best_in_samples"]
+        assert with_answers["hours_lifetime"] > free["hours_lifetime"] == free["hours"]
+
+
+def test_what_is_beyond_the_limits_is_never_the_best(law):
+    kept = Budget(unique_tokens=2e8)
+    options = named(compare(law, 1e5, 2e8, budget=kept))
+    assert options["2x the tokens"]["within_limits"] is False
+    assert options["2x the tokens"]["best_in_samples"] is None
+    shares = [o["best_in_samples"] for o in options.values() if o["within_limits"]]
+    assert sum(shares) == pytest.approx(1)

@@ -11,7 +11,7 @@ from scaling.analysis.evidence import Evidence, read_evidence
 from scaling.analysis.report import tables
 from scaling.analysis.report.exhibits.approaches import ways
 from scaling.analysis.report.findings import warnings
-from scaling.analysis.report.panels import count
+from scaling.analysis.report.panels import count, power
 from scaling.analysis.report.tables import Cell, Table
 
 BUILT = [name for name in tables.__all__ if name.endswith("_table")]
@@ -99,6 +99,19 @@ def test_fit_that_no_start_ended_at_is_doubted() -> None:
 def test_alternatives_tell_what_twice_of_each_takes_off_the_loss(study: Path) -> None:
     table = tables.alternative_table(read_evidence(study))
     assert texts(table, column="Change")[1:] == ["−0.0500", "−0.0700", "−0.0800"]
+
+
+def test_alternatives_of_a_model_that_answers_are_told_with_what_its_answers_cost(
+    study: Path,
+) -> None:
+    plan = json.loads((study / "plan.json").read_text())
+    assert "Hours" in tables.alternative_table(Evidence(plan=plan)).head
+    made = plan["comparison"]
+    for row in (made["base"], *made["options"]):
+        row |= {"flops_lifetime": 3 * row["flops"], "hours_lifetime": 5 * row["hours"]}
+    table = tables.alternative_table(Evidence(plan=plan))
+    assert texts(table, column="Hours with inference") == ["2", "4", "4", "4"]
+    assert texts(table, column="FLOPs with inference")[0] == power(3 * made["base"]["flops"])
 
 
 def test_planned_run_has_its_batch_steps_rate_and_hours(study: Path) -> None:

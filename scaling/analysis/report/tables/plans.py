@@ -75,6 +75,9 @@ def alternative_table(evidence: Evidence) -> Table:
     rows: list[list[Entry]] = []
     base = comparison.get("base")
     options = [{"name": "the run as planned", **base}, *comparison["options"]] if base else []
+    answers = any(option.get("flops_lifetime", 0) > option["flops"] for option in options)
+    flops, hours = ("flops_lifetime", "hours_lifetime") if answers else ("flops", "hours")
+    spent = (FACTS[flops][0], FACTS[hours][0]) if answers else ("FLOPs", "Hours")
     for option in options:
         change = option.get("change")
         interval = (change or {}).get("interval_90")
@@ -84,8 +87,8 @@ def alternative_table(evidence: Evidence) -> Table:
             count(option["params"]),
             count(option["tokens"]),
         ]
-        row += [power(option["flops"])]
-        row += [cell(option.get("hours"), write=tidy, why="no machine was given")]
+        row += [power(option[flops])]
+        row += [cell(option.get(hours), write=tidy, why="no machine was given")]
         row += [f"{option['loss']:.4f}"]
         row += [cell(change, write=lambda c: _signed(c["value"]), why="it is what others change")]
         row += [between(interval, write=_signed, why="it is what others change")]
@@ -93,7 +96,7 @@ def alternative_table(evidence: Evidence) -> Table:
         row += [cell(share, write=lambda x: percent(100 * x), why="it costs another amount")]
         rows.append(row)
     head = [
-        "Choice", "Params", "Tokens", "FLOPs", "Hours", "Loss", "Change", "Change, 90%",
+        "Choice", "Params", "Tokens", *spent, "Loss", "Change", "Change, 90%",
         "Best in samples",
     ]  # fmt: skip
     return Table(
